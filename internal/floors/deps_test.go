@@ -1,0 +1,5 @@
+package floors
+
+import "testing"
+
+func TestImports(t *testing.T) { Imports(t, "std") }
