@@ -1,0 +1,12 @@
+package ccm
+
+import (
+	"testing"
+
+	"github.com/oscorelay/oscorelay/internal/floors"
+)
+
+func TestImports(t *testing.T) {
+	floors.Imports(t, "std", "golang.org/x/sys/cpu")
+	floors.Never(t, "net", "os", "time", "log", "context")
+}

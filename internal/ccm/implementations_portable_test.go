@@ -1,0 +1,5 @@
+package ccm
+
+func implementations() []implementation {
+	return []implementation{{"portable", (*Key).Init}}
+}

@@ -1,0 +1,137 @@
+package ccm
+
+import (
+	"crypto/cipher"
+	"crypto/subtle"
+	"encoding/binary"
+	"sync"
+)
+
+// The portable twin: CCM over any cipher.Block, RFC 3610 step by step. It is
+// the whole implementation where there is no assembly, and what the assembly
+// is fuzzed against.
+
+// bulk is the message length from which crypto/cipher's CBC and CTR beat the
+// block loop although they cost an allocation each.
+const bulk = 128
+
+// scratch is what a call needs besides its arguments. cipher.Block is an
+// interface, so whatever is handed to it must live on the heap: the scratch is
+// pooled, and the caller's slices are copied through it so that they need not.
+type scratch struct {
+	mac, ctr, stream [blockSize]byte
+	before, after    [32 * blockSize]byte // a chunk of input and of output
+}
+
+var scratches = sync.Pool{New: func() any { return new(scratch) }}
+
+func newScratch() *scratch { return scratches.Get().(*scratch) }
+
+// free wipes and returns the scratch; used is the number of bytes of the
+// chunks that were touched.
+func (s *scratch) free(used int) {
+	s.mac, s.ctr, s.stream = [blockSize]byte{}, [blockSize]byte{}, [blockSize]byte{}
+	clear(s.before[:used])
+	clear(s.after[:used])
+	scratches.Put(s)
+}
+
+// portable seals or opens in into out and computes the tag. What the tag
+// protects is checked by the caller.
+func portable(b cipher.Block, tag *[blockSize]byte, out, in []byte, h header, aad []byte, seal bool) {
+	s := newScratch()
+	s.start(b, &h, aad)
+	used := 0
+	if len(in) < bulk {
+		s.data(b, out, in, &h, seal)
+	} else {
+		used = s.bulk(b, out, in, &h, seal)
+	}
+	s.finish(b, tag, &h)
+	s.free(used)
+}
+
+// start runs the CBC-MAC over B_0 and the additional data (RFC 3610 §2.2).
+func (s *scratch) start(b cipher.Block, h *header, aad []byte) {
+	putBlock(&s.mac, h.b0Hi, h.b0Lo)
+	b.Encrypt(s.mac[:], s.mac[:])
+	if len(aad) == 0 {
+		return
+	}
+	var first [blockSize]byte
+	n := putAADLength(&first, uint64(len(aad)))
+	aad = aad[copy(first[n:], aad):]
+	s.absorb(b, first[:])
+	for len(aad) > 0 {
+		n := min(blockSize, len(aad))
+		s.absorb(b, aad[:n])
+		aad = aad[n:]
+	}
+}
+
+// absorb runs the CBC-MAC over one block, padded with zeros.
+func (s *scratch) absorb(b cipher.Block, block []byte) {
+	xorBlock(s.mac[:], s.mac[:], block)
+	b.Encrypt(s.mac[:], s.mac[:])
+}
+
+// data walks the message block by block: MAC of the plaintext (RFC 3610 §2.2),
+// XOR with S_i (§2.3).
+func (s *scratch) data(b cipher.Block, out, in []byte, h *header, seal bool) {
+	for i := uint64(1); len(in) > 0; i++ {
+		n := min(blockSize, len(in))
+		putBlock(&s.ctr, h.a0Hi, h.a0Lo+i)
+		b.Encrypt(s.stream[:], s.ctr[:])
+		if seal {
+			s.absorb(b, in[:n])
+		}
+		xorBlock(out[:n], s.stream[:], in[:n])
+		if !seal {
+			s.absorb(b, out[:n])
+		}
+		in, out = in[n:], out[n:]
+	}
+}
+
+// bulk does the same with the standard library's CBC and CTR, a chunk at a
+// time, and returns how much of the chunks it used.
+func (s *scratch) bulk(b cipher.Block, out, in []byte, h *header, seal bool) int {
+	putBlock(&s.ctr, h.a0Hi, h.a0Lo+1)
+	ctr := cipher.NewCTR(b, s.ctr[:])
+	cbc := cipher.NewCBCEncrypter(b, s.mac[:])
+	used := min(len(in), len(s.before))
+	for len(in) > 0 {
+		n := copy(s.before[:], in)
+		ctr.XORKeyStream(s.after[:n], s.before[:n])
+		copy(out, s.after[:n])
+		plaintext := &s.after
+		if seal {
+			plaintext = &s.before
+		}
+		padded := (n + blockSize - 1) &^ (blockSize - 1)
+		clear(plaintext[n:padded])
+		cbc.CryptBlocks(plaintext[:padded], plaintext[:padded])
+		copy(s.mac[:], plaintext[padded-blockSize:padded])
+		in, out = in[n:], out[n:]
+	}
+	return used
+}
+
+// finish encrypts the MAC with S_0 into the tag (RFC 3610 §2.3).
+func (s *scratch) finish(b cipher.Block, tag *[blockSize]byte, h *header) {
+	putBlock(&s.ctr, h.a0Hi, h.a0Lo)
+	b.Encrypt(s.stream[:], s.ctr[:])
+	xorBlock(tag[:], s.mac[:], s.stream[:])
+}
+
+// xorBlock sets dst = x ^ y over y's length, a block at most.
+func xorBlock(dst, x, y []byte) {
+	if len(y) == blockSize {
+		lo := binary.LittleEndian.Uint64(x) ^ binary.LittleEndian.Uint64(y)
+		hi := binary.LittleEndian.Uint64(x[8:]) ^ binary.LittleEndian.Uint64(y[8:])
+		binary.LittleEndian.PutUint64(dst, lo)
+		binary.LittleEndian.PutUint64(dst[8:], hi)
+		return
+	}
+	subtle.XORBytes(dst, x, y)
+}

@@ -1,0 +1,15 @@
+// Package testvectors holds the published values that tests are checked
+// against, transcribed as JSON. Each file says where its values come from.
+//
+//	rfc3610.json             RFC 3610 §8, the 24 AES-CCM packets
+//	wycheproof_aes_ccm.json  C2SP Wycheproof's AES-CCM values (Apache License 2.0)
+//
+// It is imported by tests and by cmd/oscore only.
+package testvectors
+
+import "embed"
+
+// FS holds the files at its root, for example FS.ReadFile("rfc3610.json").
+//
+//go:embed *.json
+var FS embed.FS
