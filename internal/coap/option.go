@@ -250,19 +250,23 @@ func AppendUint(dst []byte, v uint32) []byte {
 // appended before it, 0 at the start of a body; number must not be smaller.
 // A value above 65804 bytes does not fit an option.
 func AppendOption(dst []byte, previous, number uint16, value []byte) []byte {
-	if number < previous || len(value) > 65804 {
+	return append(AppendOptionHeader(dst, previous, number, len(value)), value...)
+}
+
+// AppendOptionHeader appends the delta and length of an option whose value of
+// that many bytes the caller appends next.
+func AppendOptionHeader(dst []byte, previous, number uint16, length int) []byte {
+	if number < previous || length > 65804 {
 		panic("coap: option out of order or too long") // the caller's own data
 	}
-	delta, length := uint32(number-previous), uint32(len(value))
+	delta := uint32(number - previous)
 	if delta < 13 && length < 13 {
-		dst = append(dst, byte(delta<<4|length))
-		return append(dst, value...)
+		return append(dst, byte(delta<<4|uint32(length)))
 	}
-	dn, ln := nibble(delta), nibble(length)
+	dn, ln := nibble(delta), nibble(uint32(length))
 	dst = append(dst, dn<<4|ln)
 	dst = appendExtended(dst, dn, delta)
-	dst = appendExtended(dst, ln, length)
-	return append(dst, value...)
+	return appendExtended(dst, ln, uint32(length))
 }
 
 // OptionSize returns the bytes that AppendOption appends.

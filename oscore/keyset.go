@@ -1,0 +1,175 @@
+package oscore
+
+import (
+	"bytes"
+	"crypto/cipher"
+	"slices"
+	"sync/atomic"
+
+	"github.com/oscorelay/oscorelay/internal/ccm"
+)
+
+// keyset is what a derivation yields, and never changes afterwards. Context,
+// Request and Pending point to it, so that an answer to an old request is
+// sealed and opened under the keys of that request, whatever became of the
+// context meanwhile.
+type keyset struct {
+	sender    side
+	recipient side
+
+	senderID    []byte
+	recipientID []byte
+	idContext   []byte
+	kidContext  []byte // as sent in requests; nil: none
+	commonIV    [maxNonce]byte
+	alg         AEAD
+	nonceLen    uint8
+	tagLen      uint8
+	maxPlain    int // longest plaintext, in bytes
+
+	encrypted atomic.Uint64 // messages sealed under the Sender Key
+	failed    atomic.Uint64 // messages that the Recipient Key refused
+}
+
+const maxNonce = 13
+
+// side is one direction: its AEAD, and the templates of nonce and AAD with
+// holes for the Partial IV.
+type side struct {
+	ccm   ccm.Key
+	std   cipher.AEAD    // in place of ccm for the other algorithms
+	nonce [maxNonce]byte // §5.2 with a Partial IV of 0
+	aad   [maxAAD]byte   // §5.4 up to the request_piv, for requests of this side
+	// aadLen is how much of aad is template.
+	aadLen uint8
+}
+
+// maxAAD bounds the Enc_structure: 12 bytes of head, then the array [1, [alg],
+// request_kid (7), request_piv (5), h”].
+const maxAAD = 12 + 5 + 1 + 7 + 1 + 5 + 1 + 4
+
+// newKeyset derives and expands the keys of the parameters.
+func newKeyset(p *Params) (*keyset, error) {
+	derived, err := p.Derive()
+	if err != nil {
+		return nil, err
+	}
+	defer clear(derived.SenderKey)
+	defer clear(derived.RecipientKey)
+	alg := p.AEAD.orDefault()
+	info := aeads[alg]
+	k := &keyset{
+		senderID: slices.Clone(p.SenderID), recipientID: slices.Clone(p.RecipientID), idContext: slices.Clone(p.IDContext),
+		alg: alg, nonceLen: uint8(info.nonce), tagLen: uint8(info.tag), maxPlain: maxPlaintext,
+	}
+	if info.ccm && info.nonce == 13 {
+		k.maxPlain = 1<<16 - 1 // the length field of AES-CCM-16-* has 2 bytes (RFC 3610 §2.1)
+	}
+	if p.IDContext != nil && !p.OmitKIDContext {
+		k.kidContext = k.idContext
+	}
+	copy(k.commonIV[:], derived.CommonIV)
+	if err := k.sender.init(alg, info, derived.SenderKey, k.senderID, derived.CommonIV); err != nil {
+		return nil, err
+	}
+	if err := k.recipient.init(alg, info, derived.RecipientKey, k.recipientID, derived.CommonIV); err != nil {
+		return nil, err
+	}
+	return k, nil
+}
+
+// maxPlaintext bounds a plaintext where the AEAD does not; no CoAP transport
+// carries more in one message than a stream frame's four-byte length.
+const maxPlaintext = 1<<31 - 1
+
+func (s *side) init(alg AEAD, info aeadInfo, key, id, commonIV []byte) (err error) {
+	if info.ccm {
+		err = s.ccm.Init(key, info.nonce, info.tag)
+	} else {
+		s.std, err = newAEAD(alg, key)
+	}
+	if err != nil {
+		return err
+	}
+	// §5.2: the ID's length, the ID padded to nonce length - 6, five bytes of
+	// Partial IV; all of it XORed with the Common IV.
+	n := info.nonce
+	s.nonce[0] = byte(len(id))
+	copy(s.nonce[n-5-len(id):n-5], id)
+	for i := range n {
+		s.nonce[i] ^= commonIV[i]
+	}
+	// §5.4: Enc_structure = ["Encrypt0", h'', external_aad] up to request_piv.
+	b := append(s.aad[:0], 0x83, 0x68)
+	b = append(b, "Encrypt0"...)
+	b = append(b, 0x40, 0x40) // the second byte becomes the head of external_aad
+	b = append(b, 0x85, 0x01, 0x81)
+	b = appendHead(b, 0, uint64(alg))
+	b = appendBstr(b, id)
+	s.aadLen = uint8(len(b))
+	return nil
+}
+
+// aadHead is where the head of external_aad stands in the Enc_structure.
+const aadHead = 11
+
+// exchange writes the nonce and the AAD of a request of this side with the
+// given Partial IV.
+func (s *side) exchange(x *exchange, nonceLen int, piv []byte) {
+	x.nonce = s.nonce
+	xorPIV(&x.nonce, nonceLen, piv)
+	x.aad = s.aad
+	n := int(s.aadLen)
+	x.aad[n] = 0x40 | byte(len(piv))
+	n++
+	n += copy(x.aad[n:], piv)
+	x.aad[n] = 0x40 // options: no Class I option exists
+	n++
+	x.aad[aadHead] = 0x40 | byte(n-aadHead-1)
+	x.aadLen = uint8(n)
+}
+
+// xorPIV completes a nonce template with a Partial IV, right-aligned (§5.2).
+func xorPIV(nonce *[maxNonce]byte, nonceLen int, piv []byte) {
+	at := nonceLen - len(piv)
+	for i, b := range piv {
+		nonce[at+i] ^= b
+	}
+}
+
+// seal encrypts plaintext in place at the end of dst.
+func (k *keyset) seal(dst, nonce, plaintext, aad []byte) ([]byte, error) {
+	k.encrypted.Add(1)
+	if k.sender.std != nil {
+		return k.sender.std.Seal(dst, nonce, plaintext, aad), nil
+	}
+	return k.sender.ccm.Seal(dst, nonce, plaintext, aad)
+}
+
+// open decrypts and counts a failure.
+func (k *keyset) open(dst, nonce, ciphertext, aad []byte) (out []byte, err error) {
+	if k.recipient.std != nil {
+		out, err = k.recipient.std.Open(dst, nonce, ciphertext, aad)
+	} else {
+		out, err = k.recipient.ccm.Open(dst, nonce, ciphertext, aad)
+	}
+	if err != nil {
+		k.failed.Add(1)
+		return nil, ErrDecrypt
+	}
+	return out, nil
+}
+
+// matches reports whether a kid and a kid context name this keyset. A kid
+// context may come as the ID Context itself or in the form this side sends it
+// (Appendix B.2 wraps it in a CBOR byte string).
+func (k *keyset) matches(o *Option) bool {
+	if !bytes.Equal(o.KID, k.recipientID) {
+		return false
+	}
+	if o.KIDContext == nil {
+		return true
+	}
+	return k.idContext != nil && bytes.Equal(o.KIDContext, k.idContext) ||
+		k.kidContext != nil && bytes.Equal(o.KIDContext, k.kidContext)
+}

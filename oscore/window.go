@@ -1,0 +1,150 @@
+package oscore
+
+import "errors"
+
+// Window is the replay window of a Recipient Context (§3.2.2, §7.4; the
+// sliding window of RFC 6347 §4.1.2.6): it remembers which of the last numbers
+// were received, and refuses all that came before them.
+//
+// The zero value refuses everything: a window that was lost proves nothing.
+// Only [Fresh], [Restore] and [FromEcho] open one. Check is asked before
+// decryption, Accept after it; Accept tests again, so that of two concurrent
+// duplicates one loses. A Window is not safe for concurrent use.
+//
+// A received number n is remembered as bit n mod size; the numbers that bits
+// stand for are those in [next-size, next), and below floor all are refused.
+type Window struct {
+	open  bool
+	size  uint16
+	floor uint64 // numbers below were accepted or given up
+	next  uint64 // highest accepted number + 1
+	small uint64
+	large []uint64 // in place of small when size > 64
+}
+
+const (
+	defaultWindow = 32
+	maxWindow     = 1024
+)
+
+// errClosed is what a window that was lost answers.
+var errClosed = errors.New("oscore: replay window not initialised")
+
+func newWindow(size int) Window {
+	if size == 0 {
+		size = defaultWindow
+	}
+	size = min(max(size, 1), maxWindow)
+	w := Window{open: true, size: uint16(size)}
+	if size > 64 {
+		w.large = make([]uint64, (size+63)/64)
+	}
+	return w
+}
+
+// Fresh opens the window of a context that has never received a message. Size
+// is in sequence numbers, 1 to 1024; 0 means 32.
+func Fresh(size int) Window { return newWindow(size) }
+
+// FromEcho opens a window after a loss: piv is the number of a request whose
+// Echo option proved it fresh, and becomes the lower limit (Appendix B.1.2).
+func FromEcho(size int, piv uint64) Window {
+	w := newWindow(size)
+	w.floor, w.next = piv+1, piv+1
+	return w
+}
+
+// WindowState is a window's content for a hand-over at a clean shutdown. The
+// state must be deleted durably before a window is restored from it, so that a
+// crash cannot restore it twice.
+type WindowState struct {
+	Size  int
+	Floor uint64
+	Next  uint64
+	Bits  []uint64 // bit n mod Size, for the numbers n in [Next-Size, Next)
+}
+
+// State returns the window's content; ok is false for one that is not open.
+func (w *Window) State() (s WindowState, ok bool) {
+	if !w.open {
+		return s, false
+	}
+	s = WindowState{Size: int(w.size), Floor: w.floor, Next: w.next, Bits: []uint64{w.small}}
+	if w.large != nil {
+		s.Bits = append([]uint64(nil), w.large...)
+	}
+	return s, true
+}
+
+// Restore opens a window from a hand-over. A state that does not hold together
+// gives the zero Window, which refuses everything.
+func Restore(s WindowState) Window {
+	if s.Size < 1 || s.Size > maxWindow || s.Next > 1<<40 || s.Floor > s.Next || len(s.Bits) != (s.Size+63)/64 {
+		return Window{}
+	}
+	w := newWindow(s.Size)
+	w.floor, w.next = s.Floor, s.Next
+	if w.large != nil {
+		copy(w.large, s.Bits)
+	} else {
+		w.small = s.Bits[0]
+	}
+	return w
+}
+
+// Open reports whether the window is initialised.
+func (w *Window) Open() bool { return w.open }
+
+// Check returns nil if the number may still be accepted, ErrReplay if it was
+// received before or lies before the window. It changes nothing.
+func (w *Window) Check(piv uint64) error {
+	if !w.open {
+		return errClosed
+	}
+	if piv >= w.next {
+		return nil
+	}
+	if piv < w.floor || w.next-piv > uint64(w.size) {
+		return ErrReplay
+	}
+	if word, bit := w.bit(piv); *word&bit != 0 {
+		return ErrReplay
+	}
+	return nil
+}
+
+// Accept marks the number as received, or returns what Check returns.
+func (w *Window) Accept(piv uint64) error {
+	if err := w.Check(piv); err != nil {
+		return err
+	}
+	if piv >= w.next {
+		w.slide(piv)
+	}
+	word, bit := w.bit(piv)
+	*word |= bit
+	return nil
+}
+
+// slide moves the window so that piv is its highest number, forgetting what
+// falls out of it.
+func (w *Window) slide(piv uint64) {
+	if piv-w.next >= uint64(w.size) {
+		w.small = 0
+		clear(w.large)
+	} else {
+		for n := w.next; n <= piv; n++ {
+			word, bit := w.bit(n)
+			*word &^= bit
+		}
+	}
+	w.next = piv + 1
+}
+
+func (w *Window) bit(n uint64) (*uint64, uint64) {
+	i := n % uint64(w.size)
+	if w.large != nil {
+		return &w.large[i/64], 1 << (i % 64)
+	}
+	return &w.small, 1 << i
+}
