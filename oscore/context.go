@@ -138,8 +138,9 @@ func (c *Context) IDContext() []byte { return c.keys.idContext }
 func (c *Context) Algorithm() AEAD { return c.keys.alg }
 
 // SetKIDContext sets what requests carry as kid context: nil for none. The
-// default is the ID Context; Appendix B.2 wraps it in a CBOR byte string. It
-// must be called before the context is first used.
+// default is the ID Context; Appendix B.2 wraps it in a CBOR byte string, and
+// leaves it out once both ends have adopted the context. What is accepted from
+// the peer does not depend on it.
 func (c *Context) SetKIDContext(b []byte) { c.keys.kidContext = slices.Clone(b) }
 
 // Usage counts what was done under a context's keys, for the limits of

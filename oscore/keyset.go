@@ -161,8 +161,8 @@ func (k *keyset) open(dst, nonce, ciphertext, aad []byte) (out []byte, err error
 }
 
 // matches reports whether a kid and a kid context name this keyset. A kid
-// context may come as the ID Context itself or in the form this side sends it
-// (Appendix B.2 wraps it in a CBOR byte string).
+// context may come as the ID Context itself or wrapped in a CBOR byte string,
+// as Appendix B.2 has it.
 func (k *keyset) matches(o *Option) bool {
 	if !bytes.Equal(o.KID, k.recipientID) {
 		return false
@@ -170,6 +170,12 @@ func (k *keyset) matches(o *Option) bool {
 	if o.KIDContext == nil {
 		return true
 	}
-	return k.idContext != nil && bytes.Equal(o.KIDContext, k.idContext) ||
-		k.kidContext != nil && bytes.Equal(o.KIDContext, k.kidContext)
+	if k.idContext == nil {
+		return false
+	}
+	if bytes.Equal(o.KIDContext, k.idContext) {
+		return true
+	}
+	wrapped, err := UnwrapBstr(o.KIDContext)
+	return err == nil && bytes.Equal(wrapped, k.idContext)
 }

@@ -94,26 +94,28 @@ func (r *Request) Seal(dst []byte, m Message) (Message, error) {
 	if !r.valid() {
 		return Message{}, ErrInvalid
 	}
+	if !r.proven {
+		return Message{}, ErrUnproven
+	}
 	return r.sealOnce(dst, r.keys, m, Option{})
 }
 
 // SealUnder is [Request.Seal] under the keys of another context and with a kid
 // context in the option: the server's first response of Appendix B.2, which is
 // protected with the second security context. The nonce stays the request's.
+// The request need not be proven: the second context's keys come from fresh
+// randomness, so that no nonce was ever used under them.
 func (r *Request) SealUnder(dst []byte, second *Context, kidContext []byte, m Message) (Message, error) {
 	if !r.valid() {
 		return Message{}, ErrInvalid
 	}
-	if second.keys.alg != r.keys.alg {
+	if second.keys == r.keys || second.keys.alg != r.keys.alg {
 		return Message{}, ErrContextChanged
 	}
 	return r.sealOnce(dst, second.keys, m, Option{KIDContext: kidContext})
 }
 
 func (r *Request) sealOnce(dst []byte, k *keyset, m Message, opt Option) (Message, error) {
-	if !r.proven {
-		return Message{}, ErrUnproven
-	}
 	s, err := r.checkResponse(k, m)
 	if err != nil {
 		return Message{}, err
