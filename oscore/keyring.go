@@ -83,6 +83,8 @@ type Peer interface {
 	AcceptEcho(r *Request) error
 	// Usage is [Context.Usage].
 	Usage() Usage
+	// IDContext is [Context.IDContext].
+	IDContext() []byte
 	// Tainted reports whether the context's history is unknown, so that it may
 	// not seal: only a context derived anew can (Appendix B.2, EDHOC).
 	Tainted() bool
@@ -92,7 +94,8 @@ type Peer interface {
 	// stays. The ID Context must hold fresh randomness (Appendix B.2).
 	Derive(idContext, kidContext []byte) (*Context, error)
 	// Adopt makes a context that Derive returned the peer's own, durably: the
-	// last step of Appendix B.2 at both ends. The earlier context is deleted.
+	// last step of Appendix B.2 at both ends. The earlier context is deleted, a
+	// taint ends, and requests carry no kid context from then on.
 	Adopt(c *Context) error
 }
 
