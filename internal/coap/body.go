@@ -101,6 +101,15 @@ func (o Options) Without(numbers ...uint16) Options {
 	return out
 }
 
+// Clone returns a deep copy, which aliases nothing.
+func (o Options) Clone() Options {
+	out := make(Options, len(o))
+	for i, x := range o {
+		out[i] = Option{x.Number, bytes.Clone(x.Value)}
+	}
+	return out
+}
+
 // Equal reports whether two lists hold the same options in the same order.
 func (o Options) Equal(p Options) bool {
 	return slices.EqualFunc(o, p, func(a, b Option) bool {

@@ -1,0 +1,181 @@
+package endpoint
+
+import (
+	"crypto/rand"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/oscorelay/oscorelay/internal/coap"
+	"github.com/oscorelay/oscorelay/oscore"
+)
+
+// Config is what an endpoint is made of. The zero value of every field but
+// Keyring is the default that its comment gives.
+type Config struct {
+	// Keyring finds the contexts. Without one every protected request is
+	// answered 4.01 and none is sent.
+	Keyring oscore.Keyring
+	// Allow says whether a peer may use a method on a path; a peer that may
+	// not gets a protected 4.03. nil allows everything.
+	Allow func(peer string, method coap.Code, path string) bool
+	// Freshness says how fresh a request must be proven to be (RFC 9175 §2.3).
+	// nil means FreshWindow for everything.
+	Freshness func(peer string, method coap.Code, path string) Freshness
+	// EchoLifetime is how long an Echo value proves freshness; 0 means 30 s.
+	EchoLifetime time.Duration
+	// BlockSize is the largest block sent, in bytes: 16 to 1024; 0 means 1024.
+	BlockSize int
+	// MaxBody bounds a reassembled body, in bytes; 0 means 1 MiB.
+	MaxBody int
+	// MaxTransfers bounds the block-wise transfers under way, per peer; 0
+	// means 16. Their bytes are bounded by MaxBody times 4 for each peer.
+	MaxTransfers int
+	// MaxObservations bounds the observations of one peer; 0 means 256.
+	MaxObservations int
+	// TransferLifetime is how long an idle block-wise transfer is kept; 0
+	// means 247 s, RFC 7252's EXCHANGE_LIFETIME.
+	TransferLifetime time.Duration
+	// ResponsePIV makes every response carry a Partial IV of its own: for
+	// endpoints that cannot rule out that another instance answers too.
+	ResponsePIV bool
+	// Silent suppresses the plain error answers of RFC 8613 §8.2.
+	Silent bool
+	// ErrorRate bounds the plain error answers to one source, in answers a
+	// second with a burst of as many; 0 means 10.
+	ErrorRate int
+	// ErrorRateTotal bounds all plain error answers together likewise; 0 means 1000.
+	ErrorRateTotal int
+	// RederiveAfter is after how many requests without a protected answer a
+	// context is derived anew, for peers with RoleClient; 0 means 3.
+	RederiveAfter int
+	// Event, if set, is told every refusal and challenge by its reason. It
+	// must not block.
+	Event func(Event)
+	// Rand gives the randomness of Echo values and of Appendix B.2; nil means
+	// crypto/rand.
+	Rand io.Reader
+}
+
+// Event is a refusal, a challenge or a change of context, for logs and
+// counters. It never holds key material or payload.
+type Event struct {
+	Reason Reason
+	Peer   string // "" if unknown
+	Source string // as the transport named it
+	KID    []byte // as received; aliases the message
+	KIDCtx []byte
+	PIV    uint64
+	Err    error
+}
+
+// Endpoint is one OSCORE endpoint in both roles. It is safe for concurrent
+// use. Time is the caller's: every method that needs it takes now, which must
+// not go backwards (a time.Time of time.Now does not).
+type Endpoint struct {
+	cfg   Config
+	echo  echoKey
+	plain plainLimiter
+
+	mu    sync.Mutex
+	peers map[string]*peerState
+}
+
+// peerState is what the endpoint remembers of a peer that proved itself, or
+// that this side sends to.
+type peerState struct {
+	// Both roles.
+	failures int // requests in a row without a protected answer
+
+	// Client role.
+	echo    []byte          // to put into the next request (RFC 9175 §2.3)
+	started bool            // the RederiveOnStart of this process is done
+	tags    map[string]bool // cache keys with transfers that did not conclude
+	nextTag uint64
+	// deriving is closed when the run of Appendix B.2 under way is over.
+	deriving chan struct{}
+
+	// Server role.
+	used         bool // a request of the peer was proven since the start
+	challenges   bucket
+	rederiveKey  []byte // K_HMAC of Appendix B.2.1
+	rederiveAt   time.Time
+	uploads      map[string]*upload
+	downloads    map[string]*download
+	transferred  int // bytes held in both
+	observations map[string]*Observation
+}
+
+// New returns an endpoint that starts now.
+func New(cfg Config, now time.Time) *Endpoint {
+	setDefault(&cfg.EchoLifetime, 30*time.Second)
+	setDefault(&cfg.TransferLifetime, 247*time.Second)
+	setDefault(&cfg.BlockSize, 1024)
+	setDefault(&cfg.MaxBody, 1<<20)
+	setDefault(&cfg.MaxTransfers, 16)
+	setDefault(&cfg.MaxObservations, 256)
+	setDefault(&cfg.ErrorRate, 10)
+	setDefault(&cfg.ErrorRateTotal, 1000)
+	setDefault(&cfg.RederiveAfter, 3)
+	if cfg.Rand == nil {
+		cfg.Rand = rand.Reader
+	}
+	e := &Endpoint{cfg: cfg, peers: map[string]*peerState{}}
+	e.echo.init(cfg.Rand, now)
+	return e
+}
+
+func setDefault[T int | time.Duration](v *T, d T) {
+	if *v <= 0 {
+		*v = d
+	}
+}
+
+// state returns the peer's state, making it if there is none. e.mu is held.
+func (e *Endpoint) state(name string) *peerState {
+	s := e.peers[name]
+	if s == nil {
+		s = &peerState{}
+		e.peers[name] = s
+	}
+	return s
+}
+
+// Forget drops all that is remembered of a peer: observations, transfers, Echo
+// values. Call it when the peer's context is removed.
+func (e *Endpoint) Forget(name string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if s := e.peers[name]; s != nil {
+		for _, o := range s.observations {
+			o.ended = true
+		}
+		s.observations = nil
+		if s.deriving == nil {
+			delete(e.peers, name)
+		}
+	}
+}
+
+// Expire drops transfers that have been idle for longer than their lifetime.
+// Call it now and then, every few seconds; nothing else depends on it.
+func (e *Endpoint) Expire(now time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, s := range e.peers {
+		s.expireAt(now, e.cfg.TransferLifetime)
+	}
+}
+
+func (e *Endpoint) event(ev Event) {
+	if e.cfg.Event != nil {
+		e.cfg.Event(ev)
+	}
+}
+
+// random fills b; an error of the source of randomness is fatal to the
+// operation that asked.
+func (e *Endpoint) random(b []byte) error {
+	_, err := io.ReadFull(e.cfg.Rand, b)
+	return err
+}

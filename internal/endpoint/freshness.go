@@ -1,0 +1,122 @@
+package endpoint
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/binary"
+	"io"
+	"time"
+
+	"github.com/oscorelay/oscorelay/internal/coap"
+	"github.com/oscorelay/oscorelay/oscore"
+)
+
+// Freshness is how fresh a request must be proven to be before it is acted on.
+type Freshness int
+
+// The policies, from weak to strong. The replay window always applies; after
+// its loss one Echo round trip is asked whatever the policy (Appendix B.1.2).
+const (
+	// FreshWindow: not received before, which is all RFC 8613 gives by itself:
+	// a request held back may come late.
+	FreshWindow Freshness = iota
+	// FreshFirst: the first request of a peer since this process started, such
+	// as an LwM2M Register, must carry a fresh Echo.
+	FreshFirst
+	// FreshUnsafe: every request that may change a resource must.
+	FreshUnsafe
+	// FreshAlways: every request must.
+	FreshAlways
+)
+
+// echoKey makes and verifies Echo values without remembering them: the time
+// since the start, and a MAC over it and the peer's name under a key of this
+// process, so that no value outlives it (RFC 9175 §5, Appendix A: list or key
+// are dropped on loss of continuity).
+type echoKey struct {
+	key   [32]byte
+	start time.Time
+	ok    bool
+}
+
+const (
+	echoTime = 6 // bytes of milliseconds since the start
+	echoMAC  = 10
+	echoLen  = echoTime + echoMAC
+)
+
+func (k *echoKey) init(r io.Reader, now time.Time) {
+	k.start = now
+	_, err := io.ReadFull(r, k.key[:])
+	k.ok = err == nil // without randomness nothing is ever fresh
+}
+
+// value returns an Echo value for the peer; nil without randomness.
+func (k *echoKey) value(now time.Time, peer string) []byte {
+	if !k.ok {
+		return nil
+	}
+	var b [8]byte
+	binary.BigEndian.PutUint64(b[:], uint64(now.Sub(k.start)/time.Millisecond))
+	out := append(make([]byte, 0, echoLen), b[8-echoTime:]...)
+	return k.mac(out, peer)
+}
+
+func (k *echoKey) mac(stamp []byte, peer string) []byte {
+	h := hmac.New(sha256.New, k.key[:])
+	h.Write(stamp[:echoTime])
+	io.WriteString(h, peer)
+	return append(stamp[:echoTime:echoTime], h.Sum(nil)[:echoMAC]...)
+}
+
+// fresh reports whether the value was made by this process for the peer, not
+// longer ago than the lifetime.
+func (k *echoKey) fresh(now time.Time, peer string, value []byte, lifetime time.Duration) bool {
+	if !k.ok || len(value) != echoLen || !hmac.Equal(k.mac(value, peer), value) {
+		return false
+	}
+	var b [8]byte
+	copy(b[8-echoTime:], value)
+	age := now.Sub(k.start) - time.Duration(binary.BigEndian.Uint64(b[:]))*time.Millisecond
+	return age >= -time.Millisecond && age <= lifetime
+}
+
+// policy returns the freshness that the request needs.
+func (e *Endpoint) policy(peer string, r request) Freshness {
+	if e.cfg.Freshness == nil {
+		return FreshWindow
+	}
+	return e.cfg.Freshness(peer, coap.Code(r.code), r.path())
+}
+
+// challengeRate bounds the challenges to one peer, a second: each spends one of
+// this side's sequence numbers, and a replayed request can ask for one.
+const challengeRate = 8
+
+// challenge answers a request that is authentic but not fresh with a protected
+// 4.01 that holds an Echo option alone (RFC 9175 §2.3, Appendix B.1.2).
+func (e *Endpoint) challenge(now time.Time, in *Incoming) Result {
+	name := in.Peer.Name()
+	e.mu.Lock()
+	pass := e.state(name).challenges.take(now, challengeRate)
+	e.mu.Unlock()
+	if !pass {
+		return e.drop(in, ReasonLimited, nil)
+	}
+	echo := e.echo.value(now, name)
+	if echo == nil {
+		return e.drop(in, ReasonChallenge, nil)
+	}
+	sealed, err := in.Peer.SealChallenge(nil, &in.req, echo)
+	if err != nil {
+		return e.drop(in, ReasonStorage, err)
+	}
+	in.report(ReasonChallenge, nil)
+	return Result{Verdict: Reply, Message: sealed, Verified: true, Reason: ReasonChallenge, Peer: name}
+}
+
+// echoOf returns the Echo option's value, nil if there is none.
+func echoOf(m oscore.Message) []byte {
+	v, _ := coap.Find(m.Body, coap.Echo)
+	return v
+}
