@@ -9,3 +9,10 @@ test:
 
 vet:
 	$(GO) vet ./...
+
+.PHONY: interop-setup interop
+interop-setup:
+	interop/setup.sh
+
+interop: interop-setup
+	$(GO) test -count=1 -tags interop ./interop/...
