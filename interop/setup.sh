@@ -173,12 +173,20 @@ one() {
 		return 0
 	fi
 	reason=$(cat "$out/$component.reason" 2>/dev/null) ||
-		reason=$(sed 's/\x1b\[[0-9;]*m//g; /^[[:space:]]*$/d' "$out/log/$component" | tail -n3 | tr '\n' ' ')
+		reason=$(first_error "$out/log/$component")
 	rm -rf "$dir" "$out/$component.reason"
 	echo "${reason:-its installation failed without a word}" >"$out/$component.missing"
 	report "$component" "MISSING" $start
 	printf '             %s\n             the whole story: .interop/log/%s\n' "${reason:-no message}" "$component"
 	return 1
+}
+
+# first_error LOG: the line where the trouble starts and the next one, as the
+# clients write it (pip ERROR:, apt E:, cargo error[..]:, mvn [ERROR]).
+first_error() {
+	local lines
+	lines=$(sed 's/\x1b\[[0-9;]*m//g; /^[[:space:]]*$/d' "$1")
+	{ grep -m1 -A1 -E '(^|[^A-Za-z])(error|ERROR|E)(:|\]|\[)' <<<"$lines" || tail -n1 <<<"$lines"; } | tr '\n' ' '
 }
 
 report() {
