@@ -58,7 +58,8 @@ async def command(context: aiocoap.Context, base: str, method: str, w: dict[str,
         print("ERROR not observable", flush=True)
     except error.ObservationCancelled:
         pass
-    request.observation.cancel()
+    if not request.observation.cancelled:
+        request.observation.cancel()
 
 
 async def main() -> None:

@@ -11,8 +11,13 @@ const FETCH: u8 = 0x05;
 
 pub fn context(w: &Words, sid: &str, rid: &str) -> Res<PrimitiveContext> {
     let id_context = w.get("idctx").map(|_| w.bytes("idctx", ""));
+    let hmac = match w.number("hkdf", -10) {
+        -10 => 5, // libOSCORE names an HKDF by its HMAC (RFC 9053 section 3.1)
+        -11 => 7,
+        n => n,
+    };
     let immutables = PrimitiveImmutables::derive(
-        HkdfAlg::from_number(w.number("hkdf", 5) as i32).map_err(|_| "HKDF unsupported")?,
+        HkdfAlg::from_number(hmac as i32).map_err(|_| "HKDF unsupported")?,
         &w.bytes("secret", "0102030405060708090a0b0c0d0e0f10"),
         &w.bytes("salt", "9e7ca92223786340"),
         id_context.as_deref(),

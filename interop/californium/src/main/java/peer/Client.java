@@ -9,13 +9,13 @@ import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.TimeUnit;
 
 import org.eclipse.californium.core.CoapClient;
-import org.eclipse.californium.core.CoapHandler;
-import org.eclipse.californium.core.CoapObserveRelation;
 import org.eclipse.californium.core.CoapResponse;
 import org.eclipse.californium.core.coap.CoAP.Code;
 import org.eclipse.californium.core.coap.OptionSet;
 import org.eclipse.californium.core.coap.Request;
+import org.eclipse.californium.core.coap.Response;
 import org.eclipse.californium.core.network.CoapEndpoint;
+import org.eclipse.californium.core.observe.NotificationListener;
 import org.eclipse.californium.elements.util.Bytes;
 import org.eclipse.californium.elements.util.StringUtil;
 import org.eclipse.californium.oscore.HashMapCtxDB;
@@ -31,18 +31,19 @@ final class Client {
 	private final String base;
 	private final HashMapCtxDB db = new HashMapCtxDB();
 	private final CoapClient client = new CoapClient();
+	private final CoapEndpoint endpoint;
 
-	private Client(CfPeer peer) {
+	private Client(CfPeer peer) throws Exception {
 		this.peer = peer;
 		this.base = peer.opt("uri", "coap://127.0.0.1:5683");
+		this.db.addContext(base, peer.context(true)); // found by the URI's host and port
+		this.endpoint = CfPeer.endpoint(0, db, peer.configuration());
 	}
 
 	static void run(CfPeer peer) throws Exception {
 		Client c = new Client(peer);
-		c.db.addContext(c.base, peer.context(true)); // found by the URI's host and port
-		CoapEndpoint endpoint = CfPeer.endpoint(0, c.db, peer.configuration());
-		endpoint.start();
-		c.client.setEndpoint(endpoint);
+		c.endpoint.start();
+		c.client.setEndpoint(c.endpoint);
 		c.client.setTimeout((long) peer.number("timeout", 20000));
 		System.out.println("READY");
 		BufferedReader in = new BufferedReader(new InputStreamReader(System.in));
@@ -57,7 +58,7 @@ final class Client {
 					+ x.getContextRederivationPhase());
 			System.out.println("END");
 		}
-		endpoint.destroy();
+		c.endpoint.destroy();
 		System.exit(0);
 	}
 
@@ -72,7 +73,7 @@ final class Client {
 		if (words.containsKey("observe"))
 			observe(request, Integer.parseInt(words.get("observe")));
 		else
-			show("ANSWER", client.advanced(request));
+			show("ANSWER", send(request));
 	}
 
 	private Request request(Code code, Map<String, String> words) {
@@ -94,34 +95,51 @@ final class Client {
 		return r;
 	}
 
+	/**
+	 * Takes the notifications from the endpoint, as CoapClient.observe drops them: it orders by the value of the inner
+	 * Observe option, which RFC 8613 section 4.1.3.5.2 wants empty.
+	 */
 	private void observe(Request request, int notes) throws Exception {
 		request.setObserve();
-		BlockingQueue<Object> arrived = new LinkedBlockingQueue<>();
-		CoapObserveRelation relation = client.observe(request, new CoapHandler() {
-			@Override
-			public void onLoad(CoapResponse r) {
+		BlockingQueue<Response> arrived = new LinkedBlockingQueue<>();
+		NotificationListener listener = (q, r) -> {
+			if (q.getToken().equals(request.getToken()))
 				arrived.add(r);
-			}
-
-			@Override
-			public void onError() {
-				arrived.add("timeout or reset");
-			}
-		});
-		for (int i = 0; i <= notes; i++) {
-			Object r = arrived.poll(peer.number("timeout", 20000), TimeUnit.MILLISECONDS);
-			if (!(r instanceof CoapResponse)) {
-				System.out.println("ERROR " + (r == null ? "no notification in time" : r));
+		};
+		endpoint.addNotificationListener(listener);
+		Response first = send(request);
+		show("ANSWER", first);
+		boolean going = first != null && first.getOptions().hasObserve();
+		for (int i = 0; going && i < notes; i++) {
+			Response r = arrived.poll(peer.number("timeout", 20000), TimeUnit.MILLISECONDS);
+			if (r == null) {
+				System.out.println("ERROR no notification in time");
 				break;
 			}
-			show(i == 0 ? "ANSWER" : "NOTE", (CoapResponse) r);
-			if (!((CoapResponse) r).getOptions().hasObserve())
-				return; // not observable, or ended by the server
+			show("NOTE", r);
+			going = r.getOptions().hasObserve();
 		}
-		relation.proactiveCancel();
+		endpoint.removeNotificationListener(listener);
+		if (going) {
+			// RFC 8613 section 4.1.3.5: the cancellation repeats the registration's token and options
+			Request cancel = Request.newGet();
+			cancel.setURI(request.getURI());
+			cancel.setOptions(request.getOptions());
+			cancel.getOptions().setOscore(Bytes.EMPTY);
+			cancel.setObserveCancel();
+			cancel.setToken(request.getToken());
+			show("CANCELLED", send(cancel));
+			endpoint.cancelObservation(request.getToken());
+		}
 	}
 
-	private static void show(String kind, CoapResponse r) {
+	/** Null after a timeout or a reset. */
+	private Response send(Request request) throws Exception {
+		CoapResponse r = client.advanced(request);
+		return r == null ? null : r.advanced();
+	}
+
+	private static void show(String kind, Response r) {
 		if (r == null) {
 			System.out.println("ERROR timeout or reset");
 			return;
