@@ -1,0 +1,75 @@
+package peer
+
+import (
+	"path/filepath"
+	"testing"
+)
+
+// aiocoapEnv keeps aiocoap from its two silent traps: plain text when one of
+// its modules is missing, and two servers sharing one port.
+var aiocoapEnv = []string{
+	"AIOCOAP_CLIENT_TRANSPORT=oscore:udp6",
+	"AIOCOAP_SERVER_TRANSPORT=oscore:udp6",
+	"AIOCOAP_REUSE_PORT=0",
+	"PYTHONDONTWRITEBYTECODE=1",
+	"PYTHONUNBUFFERED=1",
+}
+
+func aiocoapPython(t testing.TB) string {
+	t.Helper()
+	return filepath.Join(Component(t, "aiocoap"), "venv", "bin", "python")
+}
+
+// AiocoapServer starts aiocoap's server. state is its context directory; one
+// that exists is taken up again.
+func AiocoapServer(t testing.TB, port uint16, c Context, state string) *Process {
+	t.Helper()
+	c.WriteAiocoap(t, state, false)
+	creds := filepath.Join(t.TempDir(), "server.json")
+	writeJSON(t, creds, map[string]any{":client": map[string]any{"oscore": map[string]string{"basedir": state}}})
+	p := Start(t, Spec{
+		Name: "aiocoap server", Path: aiocoapPython(t), Env: aiocoapEnv,
+		Args: []string{source(t, "aiocoap", "server.py"), Loopback(port).String(), creds},
+	})
+	p.AwaitLine("READY")
+	return p
+}
+
+// AiocoapClient starts aiocoap's client for the server at the URI.
+func AiocoapClient(t testing.TB, uri string, c Context, state string) *Client {
+	t.Helper()
+	c.WriteAiocoap(t, state, true)
+	creds := filepath.Join(t.TempDir(), "client.json")
+	writeJSON(t, creds, map[string]any{uri + "/*": map[string]any{"oscore": map[string]string{"basedir": state}}})
+	return (&Client{Process: Start(t, Spec{
+		Name: "aiocoap client", Path: aiocoapPython(t), Env: aiocoapEnv,
+		Args: []string{source(t, "aiocoap", "client.py"), uri, creds},
+	})}).ready()
+}
+
+// AiocoapPlugtestServer starts the plug test server of aiocoap's own source
+// package. lost makes it forget its replay window.
+func AiocoapPlugtestServer(t testing.TB, port uint16, state string, lost bool) *Process {
+	t.Helper()
+	args := []string{filepath.Join(Component(t, "aiocoap"), "plugtest", "plugtest-server"), state, "--bind", Loopback(port).String()}
+	if lost {
+		args = append(args, "--state-was-lost")
+	}
+	p := Start(t, Spec{Name: "aiocoap plug test server", Path: aiocoapPython(t), Env: aiocoapEnv, Args: args})
+	p.AwaitLine("Plugtest server ready.")
+	return p
+}
+
+// AiocoapPlugtestClient runs one case of the plug test client to its end.
+// Its exit status says nothing, so the caller must read the output.
+func AiocoapPlugtestClient(t testing.TB, hostport, state, number string) string {
+	t.Helper()
+	p := Start(t, Spec{
+		Name: "aiocoap plug test client", Path: aiocoapPython(t), Env: aiocoapEnv,
+		Args: []string{filepath.Join(Component(t, "aiocoap"), "plugtest", "plugtest-client"), hostport, state, number},
+	})
+	if err := p.Wait(exchangePatience); err != nil {
+		t.Errorf("plug test %s: %v", number, err)
+	}
+	return p.Output()
+}

@@ -1,0 +1,77 @@
+package peer
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+// FreePort gives a UDP port of loopback that nobody holds, and whose TCP twin
+// is free as well, since some servers open both.
+func FreePort(t testing.TB) uint16 {
+	t.Helper()
+	for range 50 {
+		u, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		port := u.LocalAddr().(*net.UDPAddr).Port
+		c, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", port))
+		u.Close()
+		if err == nil {
+			c.Close()
+			return uint16(port)
+		}
+	}
+	t.Fatal("no port of loopback is free for both UDP and TCP")
+	return 0
+}
+
+// Loopback is 127.0.0.1 with the port.
+func Loopback(port uint16) netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port)
+}
+
+// listening reports whether some UDP socket is bound to the port. A dual-stack
+// socket shows in udp6 alone.
+func listening(port uint16) bool {
+	suffix := fmt.Sprintf(":%04X", port)
+	for _, name := range []string{"/proc/net/udp", "/proc/net/udp6"} {
+		f, err := os.Open(name)
+		if err != nil {
+			continue
+		}
+		for s := bufio.NewScanner(f); s.Scan(); {
+			if w := strings.Fields(s.Text()); len(w) > 1 && strings.HasSuffix(w[1], suffix) {
+				f.Close()
+				return true
+			}
+		}
+		f.Close()
+	}
+	return false
+}
+
+// Ping sends a CoAP ping (RFC 7252 section 4.3) and reports whether the Reset
+// came within the time.
+func Ping(to netip.AddrPort, within time.Duration) bool {
+	c, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(to))
+	if err != nil {
+		return false
+	}
+	defer c.Close()
+	if _, err := c.Write([]byte{0x40, 0, 0x50, 0x69}); err != nil {
+		return false
+	}
+	if err := c.SetReadDeadline(time.Now().Add(within)); err != nil {
+		return false
+	}
+	b := make([]byte, 64)
+	n, err := c.Read(b)
+	return err == nil && n >= 4 && b[0] == 0x70 && b[1] == 0 && b[2] == 0x50 && b[3] == 0x69
+}
