@@ -1,0 +1,54 @@
+// Package keys holds security contexts for an endpoint: it finds them by what
+// a message names, gives exclusive access for the time an operation takes, and
+// keeps their sequence numbers unrepeatable across crashes.
+//
+//	Entry ──Add──► Keyring ──Find(kid, kid context)──► Peer ──► oscore.Context
+//	                  │                                  │ lease of numbers
+//	                  └────────────── store ◄────────────┘ Reserve, durable first
+//
+// # What never happens
+//
+// A sequence number is used only if it lies in a range that the store made
+// durable before; ranges of one sender key never overlap. A replay window is
+// opened only by a context that nobody used before, by a hand-over from a
+// clean shutdown that is deleted before it is used, or by a request that
+// answered an Echo challenge (RFC 8613, Appendix B.1).
+//
+// A context whose past is not known is tainted: its key may have protected
+// messages under numbers that nobody remembers. It still opens messages, and
+// it can be derived anew with fresh randomness (Appendix B.2), but it seals
+// nothing ([ErrTainted]).
+//
+// # Identity
+//
+// Numbers and windows belong to keys, not to names: an [Identity] is a
+// fingerprint of one direction's derived key and Common IV. Whatever parameters
+// lead to the same key (an absent salt and one of zeros do) share one sequence,
+// and the same material imported again, under whatever name, goes on where it
+// stopped.
+//
+// # Stores
+//
+// A store needs one method ([SSNStore]). What else it can do it says by further
+// interfaces, each with a safe meaning when it is missing:
+//
+//	History       tells known material from unknown   else: Reserve must refuse what it does not know
+//	WindowStore   hands windows over a clean restart  else: Echo after each start
+//	ContextStore  keeps what Appendix B.2 agreed on   else: B.2 again after each start
+//
+// Package keys/file has all of them in a directory; [Memory] is for tests and
+// demonstrations. Package keys/keystest holds the suite that a store must pass.
+//
+//	entry.go     what is configured for a peer; identities
+//	keyring.go   the look-up and its five outcomes
+//	ids.go       identifiers held for EDHOC
+//	peer.go      the operations on a context
+//	lease.go     reserving sequence numbers ahead of use
+//	rederive.go  Appendix B.2: Derive and Adopt
+//	store.go     what a store does
+//	memory.go    a store that forgets
+//
+// Limits: the count of encryptions under a key ([Peer.Usage]) starts at zero
+// with each process. A removed peer's requests in flight may still be answered
+// under the keys they came under.
+package keys

@@ -1,0 +1,356 @@
+package keys
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/oscorelay/oscorelay/oscore"
+)
+
+// Keyring finds peers and keeps their state in a store. It implements
+// [oscore.Keyring] and is safe for concurrent use.
+type Keyring struct {
+	store    SSNStore
+	ctx      context.Context
+	cancel   context.CancelFunc
+	inFlight sync.WaitGroup // reservations under way
+
+	mu      sync.RWMutex
+	closed  bool
+	names   map[string]*Peer
+	kids    map[string]*sharers
+	pairs   map[pair]*Peer
+	senders map[Identity]*Peer
+	readers map[Identity]*Peer  // by the recipient's identity
+	held    map[string]struct{} // identifiers of EDHOC sessions
+}
+
+var _ oscore.Keyring = (*Keyring)(nil)
+
+// pair is a kid with a kid context as it travels.
+type pair struct{ kid, kidContext string }
+
+// sharers are the peers with one kid.
+type sharers struct {
+	bare     []*Peer // send no kid context: MaxCandidates at most
+	named    []*Peer // told apart by their kid context
+	rederive []*Peer // of both, those that may begin Appendix B.2: MaxCandidates at most
+}
+
+// New returns an empty keyring on a store. What the store can do beside
+// reserving numbers it finds out by itself.
+func New(store SSNStore) *Keyring {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &Keyring{
+		store: store, ctx: ctx, cancel: cancel,
+		names: map[string]*Peer{}, kids: map[string]*sharers{}, pairs: map[pair]*Peer{}, senders: map[Identity]*Peer{}, readers: map[Identity]*Peer{}, held: map[string]struct{}{},
+	}
+}
+
+// Find implements [oscore.Keyring]. A kid context that nobody has never falls
+// back to the kid alone, except as a message of Appendix B.2 to peers that
+// answer those.
+func (r *Keyring) Find(dst []oscore.Peer, kid, kidContext []byte) ([]oscore.Peer, oscore.Match) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if kidContext != nil {
+		if p, ok := r.pairs[pair{string(kid), string(kidContext)}]; ok {
+			return append(dst, p), oscore.MatchExact
+		}
+		s := r.kids[string(kid)]
+		if s == nil || len(s.rederive) == 0 {
+			return dst, oscore.MatchNone
+		}
+		if _, err := oscore.UnwrapBstr(kidContext); err != nil {
+			return dst, oscore.MatchNone
+		}
+		for _, p := range s.rederive {
+			dst = append(dst, p)
+		}
+		return dst, oscore.MatchRederive
+	}
+	if s := r.kids[string(kid)]; s != nil {
+		n := oscore.MaxCandidates
+		for _, p := range s.bare {
+			dst, n = append(dst, p), n-1
+		}
+		for _, p := range s.named[:min(n, len(s.named))] {
+			dst = append(dst, p)
+		}
+		return dst, oscore.MatchKID
+	}
+	if _, ok := r.held[string(kid)]; ok {
+		return dst, oscore.MatchSession
+	}
+	return dst, oscore.MatchNone
+}
+
+// Peer implements [oscore.Keyring].
+func (r *Keyring) Peer(name string) (oscore.Peer, bool) {
+	p, ok := r.Get(name)
+	if !ok {
+		return nil, false // no nil *Peer in an interface
+	}
+	return p, true
+}
+
+// Get returns the peer of that name as its own type.
+func (r *Keyring) Get(name string) (*Peer, bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	p, ok := r.names[name]
+	return p, ok
+}
+
+// Len returns the number of peers.
+func (r *Keyring) Len() int {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return len(r.names)
+}
+
+// Peers iterates over the peers as they are now, in the order of their names.
+func (r *Keyring) Peers() iter.Seq[*Peer] {
+	r.mu.RLock()
+	all := make([]*Peer, 0, len(r.names))
+	for _, p := range r.names {
+		all = append(all, p)
+	}
+	r.mu.RUnlock()
+	slices.SortFunc(all, func(a, b *Peer) int { return strings.Compare(a.entry.Name, b.entry.Name) })
+	return slices.Values(all)
+}
+
+// Add adds a peer. If the store does not know its material the peer is tainted;
+// if Appendix B.2 gave it another context before, it comes back with that one.
+//
+// Errors: what [Entry.Check] finds; ErrDuplicate for a name, a key or a pair of
+// kid and kid context that another peer has, and for more peers on one kid than
+// can be tried in turn; what the store says.
+func (r *Keyring) Add(ctx context.Context, e Entry) (*Peer, error) {
+	if err := e.Check(); err != nil {
+		return nil, err
+	}
+	p, err := r.newPeer(ctx, e.Clone())
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	err = r.insert(p)
+	r.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	if err := p.takeWindow(ctx); err != nil {
+		return nil, errors.Join(err, r.Remove(ctx, e.Name))
+	}
+	return p, nil
+}
+
+// AddNew adds a peer whose material was never used anywhere, neither here nor
+// by the other end: a key just agreed on. The store remembers it from now on;
+// material that it knows already keeps its numbers. On material that was used
+// it repeats nonces.
+func (r *Keyring) AddNew(ctx context.Context, e Entry) (*Peer, error) {
+	if err := e.Check(); err != nil {
+		return nil, err
+	}
+	if err := DeclareNew(ctx, r.store, &e.Params); err != nil {
+		return nil, fmt.Errorf("keys: entry %q: %w", e.Name, err)
+	}
+	return r.Add(ctx, e)
+}
+
+// DeclareNew tells a store that material was never used anywhere, as a tool
+// does that makes or imports keys for a keyring to use later. A store without
+// [History] needs no telling.
+func DeclareNew(ctx context.Context, store SSNStore, p *oscore.Params) error {
+	h, ok := store.(History)
+	if !ok {
+		return nil
+	}
+	sender, recipient, err := Identities(p)
+	if err != nil {
+		return err
+	}
+	created, err := h.Declare(ctx, sender[:], 0)
+	if err != nil || !created {
+		return err
+	}
+	if w, ok := store.(WindowStore); ok {
+		// Nothing was received either: the window may begin open, once.
+		fresh := oscore.Fresh(p.WindowSize)
+		s, _ := fresh.State()
+		return w.PutWindows(ctx, []Window{{recipient, s}})
+	}
+	return nil
+}
+
+// insert enters p into every index, or none. The caller holds r.mu.
+func (r *Keyring) insert(p *Peer) error {
+	e := &p.entry
+	if r.closed {
+		return ErrClosed
+	}
+	if _, ok := r.names[e.Name]; ok {
+		return fmt.Errorf("%w: there is already a peer named %q", ErrDuplicate, e.Name)
+	}
+	for _, id := range []Identity{p.base, p.id} {
+		if q, ok := r.senders[id]; ok {
+			return fmt.Errorf("%w: entries %q and %q have one sender key (same master secret, salt, ID context and sender ID)",
+				ErrDuplicate, q.entry.Name, e.Name)
+		}
+	}
+	if q, ok := r.readers[p.recipient]; ok {
+		// Each would accept what the other accepted: a replay.
+		return fmt.Errorf("%w: entries %q and %q have one recipient key (same master secret, salt, ID context and recipient ID)",
+			ErrDuplicate, q.entry.Name, e.Name)
+	}
+	kid := string(e.Params.RecipientID)
+	if _, ok := r.held[kid]; ok {
+		return fmt.Errorf("%w: entry %q: recipient ID %x belongs to an EDHOC session", ErrDuplicate, e.Name, kid)
+	}
+	keys := p.pairKeys()
+	for _, k := range keys {
+		if q, ok := r.pairs[k]; ok {
+			return fmt.Errorf("%w: entries %q and %q have one recipient ID %x and one ID context %x: give one another ID",
+				ErrDuplicate, q.entry.Name, e.Name, kid, e.Params.IDContext)
+		}
+	}
+	s := r.kids[kid]
+	if s == nil {
+		s = &sharers{}
+	}
+	if p.bare() && len(s.bare) >= oscore.MaxCandidates {
+		return fmt.Errorf("%w: entry %q: recipient ID %x is shared by %d entries without kid context already (%q is one): give it another ID or an ID context",
+			ErrDuplicate, e.Name, kid, len(s.bare), s.bare[0].entry.Name)
+	}
+	if p.answersRederive() && len(s.rederive) >= oscore.MaxCandidates {
+		return fmt.Errorf("%w: entry %q: recipient ID %x is shared by %d entries that answer Appendix B.2 already (%q is one): give it another ID",
+			ErrDuplicate, e.Name, kid, len(s.rederive), s.rederive[0].entry.Name)
+	}
+	r.kids[kid] = s
+	if p.bare() {
+		s.bare = append(s.bare, p)
+	} else {
+		p.slot = len(s.named)
+		s.named = append(s.named, p)
+	}
+	if p.answersRederive() {
+		s.rederive = append(s.rederive, p)
+	}
+	for _, k := range keys {
+		r.pairs[k] = p
+	}
+	r.names[e.Name] = p
+	r.senders[p.base], r.senders[p.id] = p, p
+	r.readers[p.recipient] = p
+	return nil
+}
+
+// remove undoes insert. The caller holds r.mu.
+func (r *Keyring) remove(p *Peer) {
+	kid := string(p.entry.Params.RecipientID)
+	s := r.kids[kid]
+	same := func(q *Peer) bool { return q == p }
+	if p.bare() {
+		s.bare = slices.DeleteFunc(s.bare, same)
+	} else {
+		last := s.named[len(s.named)-1]
+		s.named[p.slot], last.slot = last, p.slot
+		s.named = s.named[:len(s.named)-1]
+	}
+	s.rederive = slices.DeleteFunc(s.rederive, same)
+	if len(s.bare)+len(s.named) == 0 {
+		delete(r.kids, kid)
+	}
+	for _, k := range p.pairKeys() {
+		delete(r.pairs, k)
+	}
+	delete(r.names, p.entry.Name)
+	delete(r.senders, p.base)
+	delete(r.senders, p.id)
+	delete(r.readers, p.recipient)
+}
+
+// bare reports whether the peer is found by its kid alone.
+func (p *Peer) bare() bool {
+	return p.entry.Params.IDContext == nil || p.entry.Params.OmitKIDContext
+}
+
+// answersRederive reports whether the peer may send request #1 of Appendix B.2.
+func (p *Peer) answersRederive() bool { return p.entry.Settings.Rederive&oscore.RoleServer != 0 }
+
+// pairKeys returns what names the peer together with its kid: its ID Context,
+// and the wrapped form if the context comes from Appendix B.2. The caller
+// holds r.mu.
+func (p *Peer) pairKeys() []pair {
+	kid := string(p.entry.Params.RecipientID)
+	if p.derived != nil {
+		return []pair{{kid, string(p.derived)}, {kid, string(oscore.WrapBstr(p.derived))}}
+	}
+	if c := p.entry.Params.IDContext; c != nil {
+		return []pair{{kid, string(c)}}
+	}
+	return nil
+}
+
+// Remove removes a peer and saves its window. The store keeps its numbers, so
+// that the same material added again goes on where it stopped.
+func (r *Keyring) Remove(ctx context.Context, name string) error {
+	r.mu.Lock()
+	p, ok := r.names[name]
+	if ok {
+		r.remove(p)
+	}
+	r.mu.Unlock()
+	if !ok {
+		return fmt.Errorf("%w: %q", ErrNotFound, name)
+	}
+	if w, ok := p.close(); ok {
+		return r.putWindows(ctx, []Window{w})
+	}
+	return nil
+}
+
+// Close ends every peer and hands their replay windows over to the store. It
+// does not close the store.
+func (r *Keyring) Close(ctx context.Context) error {
+	r.mu.Lock()
+	if r.closed {
+		r.mu.Unlock()
+		return nil
+	}
+	r.closed = true
+	all := make([]*Peer, 0, len(r.names))
+	for _, p := range r.names {
+		all = append(all, p)
+	}
+	r.mu.Unlock()
+	r.cancel()
+	var windows []Window
+	for _, p := range all {
+		if w, ok := p.close(); ok {
+			windows = append(windows, w)
+		}
+	}
+	r.inFlight.Wait()
+	if len(windows) == 0 {
+		return nil
+	}
+	slices.SortFunc(windows, func(a, b Window) int { return bytes.Compare(a.ID[:], b.ID[:]) })
+	return r.putWindows(ctx, windows)
+}
+
+func (r *Keyring) putWindows(ctx context.Context, w []Window) error {
+	if s, ok := r.store.(WindowStore); ok {
+		return s.PutWindows(ctx, w)
+	}
+	return nil
+}

@@ -1,0 +1,253 @@
+package keys
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/oscorelay/oscorelay/oscore"
+)
+
+// Peer is one security relationship and its current context. It implements
+// [oscore.Peer].
+type Peer struct {
+	ring  *Keyring
+	entry Entry
+	base  Identity // sender's identity of the context configured
+
+	// Guarded by ring.mu, and changed only with mu held too.
+	derived   []byte   // ID Context from Appendix B.2, nil if it has not run
+	id        Identity // sender's identity of ctx
+	recipient Identity // recipient's identity of ctx
+	slot      int      // place among the peers with one kid
+
+	mu     sync.Mutex
+	ctx    *oscore.Context
+	taint  error
+	closed bool
+	block  uint32  // numbers to reserve next time
+	early  uint64  // reserve more when no more than that is left
+	flight *flight // the reservation under way
+}
+
+var _ oscore.Peer = (*Peer)(nil)
+
+// newPeer makes a peer with the context that the store remembers.
+func (r *Keyring) newPeer(ctx context.Context, e Entry) (*Peer, error) {
+	p := &Peer{ring: r, entry: e, block: firstBlock}
+	params := e.Params
+	var err error
+	if p.base, p.recipient, err = Identities(&params); err != nil {
+		return nil, err
+	}
+	p.id = p.base
+	if s, ok := r.store.(ContextStore); ok {
+		idContext, ok, err := s.Derived(ctx, p.base[:])
+		if err != nil {
+			return nil, fmt.Errorf("keys: entry %q: %w", e.Name, err)
+		}
+		if ok {
+			p.derived, params.IDContext = idContext, idContext
+			if p.id, p.recipient, err = Identities(&params); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if p.ctx, err = oscore.New(params); err != nil {
+		return nil, err
+	}
+	if p.derived != nil {
+		p.ctx.SetKIDContext(oscore.WrapBstr(p.derived))
+	}
+	if h, ok := r.store.(History); ok {
+		p.taint = h.Known(ctx, p.id[:])
+		if p.taint != nil && !isTaint(p.taint) {
+			return nil, fmt.Errorf("keys: entry %q: %w", e.Name, p.taint)
+		}
+	}
+	return p, nil
+}
+
+// takeWindow restores the window that a clean shutdown left.
+func (p *Peer) takeWindow(ctx context.Context) error {
+	s, ok := p.ring.store.(WindowStore)
+	if !ok {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	state, ok, err := s.TakeWindow(ctx, p.recipient[:])
+	if err != nil {
+		return fmt.Errorf("keys: entry %q: %w", p.entry.Name, err)
+	}
+	want := oscore.Fresh(p.entry.Params.WindowSize)
+	size, _ := want.State()
+	// A tainted context vouches for nothing, and a window of another size than
+	// the one configured begins anew, by Echo.
+	if ok && p.taint == nil && state.Size == size.Size && !p.closed && !p.ctx.WindowOpen() {
+		p.ctx.SetWindow(oscore.Restore(state))
+	}
+	return nil
+}
+
+// close ends the peer. It returns its window if that is worth handing over:
+// nothing is accepted afterwards.
+func (p *Peer) close() (w Window, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return w, false
+	}
+	p.closed = true
+	p.ctx.EndLease()
+	clear(p.entry.Params.MasterSecret)
+	if p.taint != nil {
+		return w, false
+	}
+	w.ID = p.recipient
+	w.State, ok = p.ctx.WindowState()
+	return w, ok
+}
+
+// Name implements [oscore.Peer].
+func (p *Peer) Name() string { return p.entry.Name }
+
+// Settings implements [oscore.Peer].
+func (p *Peer) Settings() oscore.Settings { return p.entry.Settings }
+
+// Entry returns what is configured, without the master secret.
+func (p *Peer) Entry() Entry {
+	e := p.entry
+	e.Params.MasterSecret = nil
+	return e.Clone()
+}
+
+// SealRequest implements [oscore.Peer].
+func (p *Peer) SealRequest(dst []byte, pending *oscore.Pending, m oscore.Message) (oscore.Message, error) {
+	for {
+		if err := p.lockToSeal(); err != nil {
+			return oscore.Message{}, err
+		}
+		out, err := p.ctx.SealRequest(dst, pending, m)
+		if err != oscore.ErrLeaseExhausted {
+			p.unlockSealed(err)
+			return out, err
+		}
+		if err := p.unlockAndReserve(); err != nil {
+			return oscore.Message{}, err
+		}
+	}
+}
+
+// SealRequestAs implements [oscore.Peer].
+func (p *Peer) SealRequestAs(dst []byte, pending *oscore.Pending, inner, outer oscore.Message) (oscore.Message, error) {
+	for {
+		if err := p.lockToSeal(); err != nil {
+			return oscore.Message{}, err
+		}
+		out, err := p.ctx.SealRequestAs(dst, pending, inner, outer)
+		if err != oscore.ErrLeaseExhausted {
+			p.unlockSealed(err)
+			return out, err
+		}
+		if err := p.unlockAndReserve(); err != nil {
+			return oscore.Message{}, err
+		}
+	}
+}
+
+// SealResponse implements [oscore.Peer].
+func (p *Peer) SealResponse(dst []byte, r *oscore.Request, m oscore.Message) (oscore.Message, error) {
+	for {
+		if err := p.lockToSeal(); err != nil {
+			return oscore.Message{}, err
+		}
+		out, err := p.ctx.SealResponse(dst, r, m)
+		if err != oscore.ErrLeaseExhausted {
+			p.unlockSealed(err)
+			return out, err
+		}
+		if err := p.unlockAndReserve(); err != nil {
+			return oscore.Message{}, err
+		}
+	}
+}
+
+// SealChallenge implements [oscore.Peer].
+func (p *Peer) SealChallenge(dst []byte, r *oscore.Request, echo []byte) (oscore.Message, error) {
+	for {
+		if err := p.lockToSeal(); err != nil {
+			return oscore.Message{}, err
+		}
+		out, err := p.ctx.SealChallenge(dst, r, echo)
+		if err != oscore.ErrLeaseExhausted {
+			p.unlockSealed(err)
+			return out, err
+		}
+		if err := p.unlockAndReserve(); err != nil {
+			return oscore.Message{}, err
+		}
+	}
+}
+
+// OpenRequest implements [oscore.Peer].
+func (p *Peer) OpenRequest(dst []byte, r *oscore.Request, m oscore.Message) (oscore.Message, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return oscore.Message{}, ErrClosed
+	}
+	return p.ctx.OpenRequest(dst, r, m)
+}
+
+// AcceptEcho implements [oscore.Peer].
+func (p *Peer) AcceptEcho(r *oscore.Request) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return ErrClosed
+	}
+	if p.taint != nil {
+		// No challenge can have gone out, so nothing can answer one.
+		return p.taint
+	}
+	return p.ctx.AcceptEcho(r)
+}
+
+// Usage implements [oscore.Peer].
+func (p *Peer) Usage() oscore.Usage {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.ctx.Usage()
+}
+
+// Tainted implements [oscore.Peer].
+func (p *Peer) Tainted() bool { return p.Taint() != nil }
+
+// Taint returns why the peer is tainted, nil if it is not.
+func (p *Peer) Taint() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.taint
+}
+
+// Status is a peer's state for people.
+type Status struct {
+	IDContext    []byte // of the current context, nil if absent
+	Derived      bool   // the current context comes from Appendix B.2
+	WindowOpen   bool   // replays are told from new requests; else an Echo round trip comes first
+	NextSequence uint64 // the next sender sequence number of the lease; it is 0 before the first
+	LeaseLeft    uint64 // numbers left of it
+	Taint        error  // nil if the history is known
+	Usage        oscore.Usage
+}
+
+// Status returns the peer's state as it is now.
+func (p *Peer) Status() Status {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return Status{
+		IDContext: p.ctx.IDContext(), Derived: p.derived != nil, WindowOpen: p.ctx.WindowOpen(),
+		NextSequence: p.ctx.NextSequence(), LeaseLeft: p.ctx.LeaseLeft(), Taint: p.taint, Usage: p.ctx.Usage(),
+	}
+}
