@@ -1,5 +1,7 @@
+//go:build !amd64 || purego
+
 package ccm
 
-func implementations() []implementation {
-	return []implementation{{"portable", (*Key).Init}}
-}
+var portableImplementation = implementation{"portable", (*Key).Init}
+
+func implementations() []implementation { return []implementation{portableImplementation} }

@@ -43,18 +43,26 @@ type Key struct {
 // Init expands a 16, 24 or 32-byte AES key for nonces of nonceSize (7..13) and
 // tags of tagSize (4, 6, ..16) bytes. On an error the Key is left unusable.
 func (k *Key) Init(key []byte, nonceSize, tagSize int) error {
-	k.Wipe()
+	if err := legal(len(key), nonceSize, tagSize); err != nil {
+		k.Wipe()
+		return err
+	}
+	k.cipher.expand(key)
+	k.nonceSize = uint8(nonceSize)
+	k.tagSize = uint8(tagSize)
+	return nil
+}
+
+// legal refuses what NIST SP 800-38C §5.3 and A.1 do not define.
+func legal(keySize, nonceSize, tagSize int) error {
 	switch {
-	case len(key) != 16 && len(key) != 24 && len(key) != 32:
+	case keySize != 16 && keySize != 24 && keySize != 32:
 		return ErrKeySize
 	case nonceSize < 7 || nonceSize > 13:
 		return ErrNonceSize
 	case tagSize < 4 || tagSize > 16 || tagSize&1 != 0:
 		return ErrTagSize
 	}
-	k.cipher.expand(key)
-	k.nonceSize = uint8(nonceSize)
-	k.tagSize = uint8(tagSize)
 	return nil
 }
 

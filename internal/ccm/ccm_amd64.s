@@ -1,0 +1,413 @@
+//go:build !purego
+
+#include "textflag.h"
+
+// AES-CCM in one pass.
+//
+// The CBC-MAC is a chain: block i cannot start before block i-1 has left the
+// last AES round, so a message costs (1 + blocks) × rounds × latency of AESENC
+// and nothing can be done about it. What can be done is to let everything else
+// disappear in the chain's shadow. The processor needs one issue slot in eight
+// for the chain; the keystream of the next block takes another, interleaved
+// round by round so that both use a round key while it is loaded.
+//
+// The chain itself is cut to the bare rounds. A MAC step would be
+//
+//	s = E(s ⊕ block):   s ⊕= block; s ⊕= k0; rounds; last round with kN
+//
+// and since AESENCLAST ends in an exclusive or with its operand, the step's
+// end and the next step's beginning melt into one instruction:
+//
+//	s = AESENCLAST(s, kN ⊕ k0 ⊕ next block)
+//
+// so that S always holds a block that has been whitened already, and kN ⊕ k0
+// ⊕ next block is made off the chain.
+//
+// Round keys are read from memory (loads are free here); the rounds before
+// the last ten of AES-192 and AES-256 come first, so that all key sizes share
+// one body: LAST points ten round keys before the last one.
+//
+// Only SSE4.1, SSSE3 and AES-NI are used. No branch and no address depends on
+// a key or on data; lengths are public.
+
+// Registers throughout.
+#define KEYS   AX
+#define FRAME  BX
+#define BLOCKS CX
+#define ROUNDS DX
+#define IN     SI
+#define OUT    DI
+#define LAST   R8
+#define AAD    R9
+#define COUNT  R10
+#define ENDS   R11
+#define REST   R11
+#define OPEN   R12
+#define S      X0  // MAC state, whitened
+#define T      X1  // keystream in the making, then keystream of the next block
+#define S0     X2  // E(A_0), kept for the tag
+#define K      X3  // a round key
+#define D      X4  // data
+#define E      X5  // data
+#define CTR    X8  // A_i with its halves as integers
+#define ONE    X9
+#define SWAP   X10 // byte reversal
+#define K0     X11 // first round key
+#define KN     X12 // last round key
+#define KX     X13 // KN ⊕ K0
+
+DATA swap<>+0(SB)/8, $0x08090a0b0c0d0e0f
+DATA swap<>+8(SB)/8, $0x0001020304050607
+GLOBL swap<>(SB), RODATA|NOPTR, $16
+
+DATA one<>+0(SB)/8, $1
+DATA one<>+8(SB)/8, $0
+GLOBL one<>(SB), RODATA|NOPTR, $16
+
+// Sixteen bytes of ones, then of zeros: loaded from 16 - n on, n ones.
+DATA mask<>+0(SB)/8, $0xffffffffffffffff
+DATA mask<>+8(SB)/8, $0xffffffffffffffff
+DATA mask<>+16(SB)/8, $0
+DATA mask<>+24(SB)/8, $0
+GLOBL mask<>(SB), RODATA|NOPTR, $32
+
+// One middle round of one, two or three blocks.
+#define ROUND1(key) \
+	MOVOU  key, K \
+	AESENC K, S
+
+#define ROUND2(key) \
+	MOVOU  key, K \
+	AESENC K, S   \
+	AESENC K, T
+
+#define ROUND3(key) \
+	MOVOU  key, K \
+	AESENC K, S   \
+	AESENC K, S0  \
+	AESENC K, T
+
+// All middle rounds, for any key size. The label is the macro's own.
+#define MIDDLE(ROUND, common) \
+	CMPQ ROUNDS, $10 \
+	JEQ  common      \
+	ROUND(16(KEYS))  \
+	ROUND(32(KEYS))  \
+	CMPQ ROUNDS, $12 \
+	JEQ  common      \
+	ROUND(48(KEYS))  \
+	ROUND(64(KEYS))  \
+common:              \
+	ROUND(16(LAST))  \
+	ROUND(32(LAST))  \
+	ROUND(48(LAST))  \
+	ROUND(64(LAST))  \
+	ROUND(80(LAST))  \
+	ROUND(96(LAST))  \
+	ROUND(112(LAST)) \
+	ROUND(128(LAST)) \
+	ROUND(144(LAST))
+
+// The next counter block, whitened, into T.
+#define COUNTER \
+	PADDQ  ONE, CTR \
+	MOVO   CTR, T   \
+	PSHUFB SWAP, T  \
+	PXOR   K0, T
+
+// A block in little-endian halves at off(FRAME).
+#define LOAD(off, reg) \
+	MOVQ   off(FRAME), reg \
+	PINSRQ $1, (off+8)(FRAME), reg
+
+// A header block in big-endian halves at off(FRAME).
+#define LOADHEADER(off, reg) \
+	MOVQ   (off+8)(FRAME), reg \
+	PINSRQ $1, off(FRAME), reg
+
+// Absorb the block in D into the MAC: the last round of the step before, this
+// step's whitening, its middle rounds. S thereby always waits before a last
+// round.
+#define ABSORB(ROUND, common) \
+	PXOR       KX, D \
+	AESENCLAST D, S  \
+	MIDDLE(ROUND, common)
+
+// func pass(keys *[240]byte, rounds uint64, f *frame, aad *byte, aadBlocks int,
+//	out, in *byte, blocks int, open uint64)
+TEXT ·pass(SB), NOSPLIT, $0-72
+	MOVQ keys+0(FP), KEYS
+	MOVQ rounds+8(FP), ROUNDS
+	MOVQ f+16(FP), FRAME
+	MOVQ aad+24(FP), AAD
+	MOVQ aadBlocks+32(FP), COUNT
+	MOVQ out+40(FP), OUT
+	MOVQ in+48(FP), IN
+	MOVQ blocks+56(FP), BLOCKS
+	MOVQ open+64(FP), OPEN
+
+	MOVQ  ROUNDS, LAST
+	SHLQ  $4, LAST
+	LEAQ  -160(KEYS)(LAST*1), LAST
+	MOVOU (KEYS), K0
+	MOVOU 160(LAST), KN
+	MOVO  KN, KX
+	PXOR  K0, KX
+	MOVOU swap<>(SB), SWAP
+	MOVOU one<>(SB), ONE
+
+	// B_0, A_0 and A_1 together: S, S0 and T (RFC 3610 §2.2, §2.3).
+	LOADHEADER(0, S)
+	PSHUFB     SWAP, S
+	PXOR       K0, S
+	LOADHEADER(16, CTR)
+	MOVO       CTR, S0
+	PSHUFB     SWAP, S0
+	PXOR       K0, S0
+	COUNTER
+	MIDDLE(ROUND3, header)
+	AESENCLAST KN, S0
+	AESENCLAST KN, T
+
+	// The additional data: its first block, whole blocks, its last block.
+	MOVQ  64(FRAME), ENDS
+	TESTQ ENDS, ENDS
+	JZ    data
+	LOAD(32, D)
+	ABSORB(ROUND1, aadFirst)
+	TESTQ COUNT, COUNT
+	JZ    aadEnd
+
+aadLoop:
+	MOVOU (AAD), D
+	ADDQ  $16, AAD
+	ABSORB(ROUND1, aadBlock)
+	DECQ  COUNT
+	JNZ   aadLoop
+
+aadEnd:
+	CMPQ ENDS, $2
+	JNE  data
+	LOAD(48, D)
+	ABSORB(ROUND1, aadLast)
+
+	// Whole blocks. T is the keystream of this block and, after the step, of
+	// the next. The input is read before the output is written: they may be
+	// the same memory.
+data:
+	TESTQ BLOCKS, BLOCKS
+	JZ    tail
+	TESTQ OPEN, OPEN
+	JNZ   openLoop
+
+sealLoop:
+	MOVOU      (IN), D
+	ADDQ       $16, IN
+	PXOR       D, T
+	MOVOU      T, (OUT)
+	ADDQ       $16, OUT
+	COUNTER
+	ABSORB(ROUND2, sealBlock)
+	AESENCLAST KN, T
+	DECQ       BLOCKS
+	JNZ        sealLoop
+	JMP        tail
+
+openLoop:
+	MOVOU      (IN), D
+	ADDQ       $16, IN
+	PXOR       T, D
+	MOVOU      D, (OUT)
+	ADDQ       $16, OUT
+	COUNTER
+	ABSORB(ROUND2, openBlock)
+	AESENCLAST KN, T
+	DECQ       BLOCKS
+	JNZ        openLoop
+
+	// What does not fill a block: the keystream is cut, so that the padding
+	// stays zero whichever of the two forms the MAC takes.
+tail:
+	MOVQ  72(FRAME), REST
+	TESTQ REST, REST
+	JZ    tag
+	LEAQ  mask<>+16(SB), R13
+	SUBQ  REST, R13
+	MOVOU (R13), E
+	PAND  E, T
+	LOAD(80, D)
+	PXOR  D, T
+	MOVOU T, 80(FRAME)
+	TESTQ OPEN, OPEN
+	JZ    sealTail
+	MOVO  T, D
+
+sealTail:
+	ABSORB(ROUND1, tailBlock)
+
+tag:
+	AESENCLAST KN, S
+	PXOR       S0, S
+	MOVOU      S, 96(FRAME)
+	RET
+
+// Key expansion (FIPS 197 §5.2). SubWord and RotWord by PSHUFB and AESENCLAST:
+// with one word in all four columns, ShiftRows changes nothing, and the round
+// constant enters as the key. That is shorter than AESKEYGENASSIST, which most
+// processors run from microcode. Each routine clears what is left of the 240
+// bytes, where a longer key may have stood.
+
+DATA rot3<>+0(SB)/8, $0x0c0f0e0d0c0f0e0d // RotWord of word 3 in every column
+DATA rot3<>+8(SB)/8, $0x0c0f0e0d0c0f0e0d
+GLOBL rot3<>(SB), RODATA|NOPTR, $16
+
+DATA rot1<>+0(SB)/8, $0x0407060504070605 // RotWord of word 1 in every column
+DATA rot1<>+8(SB)/8, $0x0407060504070605
+GLOBL rot1<>(SB), RODATA|NOPTR, $16
+
+DATA rcon1<>+0(SB)/8, $0x0000000100000001
+DATA rcon1<>+8(SB)/8, $0x0000000100000001
+GLOBL rcon1<>(SB), RODATA|NOPTR, $16
+
+DATA rcon9<>+0(SB)/8, $0x0000001b0000001b
+DATA rcon9<>+8(SB)/8, $0x0000001b0000001b
+GLOBL rcon9<>(SB), RODATA|NOPTR, $16
+
+// reg's word i becomes the exclusive or of its words 0..i.
+#define PREFIX(reg, tmp) \
+	MOVO  reg, tmp \
+	PSLLO $4, tmp  \
+	PXOR  tmp, reg \
+	PSLLO $4, tmp  \
+	PXOR  tmp, reg \
+	PSLLO $4, tmp  \
+	PXOR  tmp, reg
+
+// X0 holds a round key, X2 RotWord's shuffle, X3 the round constant; the next
+// round key goes to X0 and memory.
+#define STEP128(off) \
+	MOVO       X0, X1 \
+	PSHUFB     X2, X1 \
+	AESENCLAST X3, X1 \
+	PSLLL      $1, X3 \
+	PREFIX(X0, X4)    \
+	PXOR       X1, X0 \
+	MOVOU      X0, off(AX)
+
+// func expand128(keys *[240]byte, key *byte)
+TEXT ·expand128(SB), NOSPLIT, $0-16
+	MOVQ  keys+0(FP), AX
+	MOVQ  key+8(FP), BX
+	MOVOU (BX), X0
+	MOVOU X0, (AX)
+	MOVOU rot3<>(SB), X2
+	MOVOU rcon1<>(SB), X3
+	STEP128(16)
+	STEP128(32)
+	STEP128(48)
+	STEP128(64)
+	STEP128(80)
+	STEP128(96)
+	STEP128(112)
+	STEP128(128)
+	MOVOU rcon9<>(SB), X3
+	STEP128(144)
+	STEP128(160)
+	PXOR  X1, X1
+	MOVOU X1, 176(AX)
+	MOVOU X1, 192(AX)
+	MOVOU X1, 208(AX)
+	MOVOU X1, 224(AX)
+	RET
+
+// X0 holds six words' first four, X5 the other two in its low half.
+#define STEP192(off) \
+	MOVO       X5, X1       \
+	PSHUFB     X2, X1       \
+	AESENCLAST X3, X1       \
+	PSLLL      $1, X3       \
+	PREFIX(X0, X4)          \
+	PXOR       X1, X0       \
+	MOVOU      X0, off(AX)
+
+#define STEP192REST(off) \
+	MOVO   X5, X4         \
+	PSLLO  $4, X4         \
+	PXOR   X4, X5         \
+	PSHUFD $0xff, X0, X4  \
+	PXOR   X4, X5         \
+	MOVQ   X5, off(AX)
+
+// func expand192(keys *[240]byte, key *byte)
+TEXT ·expand192(SB), NOSPLIT, $0-16
+	MOVQ  keys+0(FP), AX
+	MOVQ  key+8(FP), BX
+	MOVOU (BX), X0
+	MOVQ  16(BX), X5
+	MOVOU X0, (AX)
+	MOVQ  X5, 16(AX)
+	MOVOU rot1<>(SB), X2
+	MOVOU rcon1<>(SB), X3
+	STEP192(24)
+	STEP192REST(40)
+	STEP192(48)
+	STEP192REST(64)
+	STEP192(72)
+	STEP192REST(88)
+	STEP192(96)
+	STEP192REST(112)
+	STEP192(120)
+	STEP192REST(136)
+	STEP192(144)
+	STEP192REST(160)
+	STEP192(168)
+	STEP192REST(184)
+	STEP192(192)
+	PXOR  X1, X1
+	MOVOU X1, 208(AX)
+	MOVOU X1, 224(AX)
+	RET
+
+// X0 and X5 hold the last two round keys. The even steps rotate and take a
+// round constant, the odd ones substitute only.
+#define STEP256EVEN(off) \
+	MOVO       X5, X1 \
+	PSHUFB     X2, X1 \
+	AESENCLAST X3, X1 \
+	PSLLL      $1, X3 \
+	PREFIX(X0, X4)    \
+	PXOR       X1, X0 \
+	MOVOU      X0, off(AX)
+
+#define STEP256ODD(off) \
+	PSHUFD     $0xff, X0, X1 \
+	AESENCLAST X6, X1        \
+	PREFIX(X5, X4)           \
+	PXOR       X1, X5        \
+	MOVOU      X5, off(AX)
+
+// func expand256(keys *[240]byte, key *byte)
+TEXT ·expand256(SB), NOSPLIT, $0-16
+	MOVQ  keys+0(FP), AX
+	MOVQ  key+8(FP), BX
+	MOVOU (BX), X0
+	MOVOU 16(BX), X5
+	MOVOU X0, (AX)
+	MOVOU X5, 16(AX)
+	MOVOU rot3<>(SB), X2
+	MOVOU rcon1<>(SB), X3
+	PXOR  X6, X6
+	STEP256EVEN(32)
+	STEP256ODD(48)
+	STEP256EVEN(64)
+	STEP256ODD(80)
+	STEP256EVEN(96)
+	STEP256ODD(112)
+	STEP256EVEN(128)
+	STEP256ODD(144)
+	STEP256EVEN(160)
+	STEP256ODD(176)
+	STEP256EVEN(192)
+	STEP256ODD(208)
+	STEP256EVEN(224)
+	RET
