@@ -32,7 +32,7 @@
 
 // Registers throughout.
 #define KEYS   AX
-#define FRAME  BX
+#define MSG  BX
 #define BLOCKS CX
 #define ROUNDS DX
 #define IN     SI
@@ -55,6 +55,16 @@
 #define K0     X11 // first round key
 #define KN     X12 // last round key
 #define KX     X13 // KN ⊕ K0
+
+// Offsets in a message.
+#define B0       0
+#define A0       16
+#define TAG      32
+#define TAIL     48
+#define RESTLEN  64
+#define AADENDS  72
+#define AADFIRST 80
+#define AADLAST  96
 
 DATA swap<>+0(SB)/8, $0x08090a0b0c0d0e0f
 DATA swap<>+8(SB)/8, $0x0001020304050607
@@ -115,15 +125,15 @@ common:              \
 	PSHUFB SWAP, T  \
 	PXOR   K0, T
 
-// A block in little-endian halves at off(FRAME).
+// A block in little-endian halves at off(MSG).
 #define LOAD(off, reg) \
-	MOVQ   off(FRAME), reg \
-	PINSRQ $1, (off+8)(FRAME), reg
+	MOVQ   off(MSG), reg \
+	PINSRQ $1, (off+8)(MSG), reg
 
-// A header block in big-endian halves at off(FRAME).
+// A header block in big-endian halves at off(MSG).
 #define LOADHEADER(off, reg) \
-	MOVQ   (off+8)(FRAME), reg \
-	PINSRQ $1, off(FRAME), reg
+	MOVQ   (off+8)(MSG), reg \
+	PINSRQ $1, off(MSG), reg
 
 // Absorb the block in D into the MAC: the last round of the step before, this
 // step's whitening, its middle rounds. S thereby always waits before a last
@@ -133,12 +143,12 @@ common:              \
 	AESENCLAST D, S  \
 	MIDDLE(ROUND, common)
 
-// func pass(keys *[240]byte, rounds uint64, f *frame, aad *byte, aadBlocks int,
+// func pass(keys *[240]byte, rounds uint64, m *message, aad *byte, aadBlocks int,
 //	out, in *byte, blocks int, open uint64)
 TEXT ·pass(SB), NOSPLIT, $0-72
 	MOVQ keys+0(FP), KEYS
 	MOVQ rounds+8(FP), ROUNDS
-	MOVQ f+16(FP), FRAME
+	MOVQ m+16(FP), MSG
 	MOVQ aad+24(FP), AAD
 	MOVQ aadBlocks+32(FP), COUNT
 	MOVQ out+40(FP), OUT
@@ -157,10 +167,10 @@ TEXT ·pass(SB), NOSPLIT, $0-72
 	MOVOU one<>(SB), ONE
 
 	// B_0, A_0 and A_1 together: S, S0 and T (RFC 3610 §2.2, §2.3).
-	LOADHEADER(0, S)
+	LOADHEADER(B0, S)
 	PSHUFB     SWAP, S
 	PXOR       K0, S
-	LOADHEADER(16, CTR)
+	LOADHEADER(A0, CTR)
 	MOVO       CTR, S0
 	PSHUFB     SWAP, S0
 	PXOR       K0, S0
@@ -170,10 +180,10 @@ TEXT ·pass(SB), NOSPLIT, $0-72
 	AESENCLAST KN, T
 
 	// The additional data: its first block, whole blocks, its last block.
-	MOVQ  64(FRAME), ENDS
+	MOVQ  AADENDS(MSG), ENDS
 	TESTQ ENDS, ENDS
 	JZ    data
-	LOAD(32, D)
+	LOAD(AADFIRST, D)
 	ABSORB(ROUND1, aadFirst)
 	TESTQ COUNT, COUNT
 	JZ    aadEnd
@@ -188,7 +198,7 @@ aadLoop:
 aadEnd:
 	CMPQ ENDS, $2
 	JNE  data
-	LOAD(48, D)
+	LOAD(AADLAST, D)
 	ABSORB(ROUND1, aadLast)
 
 	// Whole blocks. T is the keystream of this block and, after the step, of
@@ -228,16 +238,16 @@ openLoop:
 	// What does not fill a block: the keystream is cut, so that the padding
 	// stays zero whichever of the two forms the MAC takes.
 tail:
-	MOVQ  72(FRAME), REST
+	MOVQ  RESTLEN(MSG), REST
 	TESTQ REST, REST
 	JZ    tag
 	LEAQ  mask<>+16(SB), R13
 	SUBQ  REST, R13
 	MOVOU (R13), E
 	PAND  E, T
-	LOAD(80, D)
+	LOAD(TAIL, D)
 	PXOR  D, T
-	MOVOU T, 80(FRAME)
+	MOVOU T, TAIL(MSG)
 	TESTQ OPEN, OPEN
 	JZ    sealTail
 	MOVO  T, D
@@ -248,7 +258,7 @@ sealTail:
 tag:
 	AESENCLAST KN, S
 	PXOR       S0, S
-	MOVOU      S, 96(FRAME)
+	MOVOU      S, TAG(MSG)
 	RET
 
 // Key expansion (FIPS 197 §5.2). SubWord and RotWord by PSHUFB and AESENCLAST:

@@ -1,7 +1,6 @@
 package ccm
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -26,8 +25,6 @@ var (
 	ErrOpen = errors.New("ccm: message authentication failed")
 )
 
-const blockSize = 16
-
 // Key is an expanded AES key together with CCM's two parameters, the nonce and
 // the tag length. The zero value is unusable: Seal and Open return [ErrNoKey].
 //
@@ -35,9 +32,9 @@ const blockSize = 16
 // the secret and [Key.Wipe] erases this copy alone. After Init any number of
 // goroutines may use it at once.
 type Key struct {
+	cipher    schedule
 	nonceSize uint8
 	tagSize   uint8
-	cipher    schedule
 }
 
 // Init expands a 16, 24 or 32-byte AES key for nonces of nonceSize (7..13) and
@@ -90,10 +87,13 @@ func (k *Key) Seal(dst, nonce, plaintext, aad []byte) ([]byte, error) {
 		return nil, ErrTooLong
 	}
 	ret, out := grow(dst, len(plaintext)+int(k.tagSize))
-	refuseOverlap(out, plaintext, aad)
-	var tag [blockSize]byte
-	k.cipher.seal(&tag, out[:len(plaintext)], plaintext, k.header(nonce, len(plaintext), len(aad)), aad)
-	putPrefix(out[len(plaintext):], &tag)
+	if overlaps(out, plaintext, aad) {
+		panic("ccm: invalid buffer overlap")
+	}
+	var m message
+	m.format(k.tagSize, nonce, len(plaintext), len(aad))
+	k.cipher.pass(&m, out[:len(plaintext)], plaintext, aad, true)
+	storePrefix(out[len(plaintext):], m.tag)
 	return ret, nil
 }
 
@@ -113,11 +113,14 @@ func (k *Key) Open(dst, nonce, ciphertext, aad []byte) ([]byte, error) {
 		return nil, ErrOpen
 	}
 	ret, out := grow(dst, n)
-	refuseOverlap(out, ciphertext, aad)
-	var tag, got [blockSize]byte
-	getPrefix(&got, ciphertext[n:])
-	k.cipher.open(&tag, out, ciphertext[:n], k.header(nonce, n, len(aad)), aad)
-	if !equalPrefix(&tag, &got, int(k.tagSize)) {
+	if overlaps(out, ciphertext, aad) {
+		panic("ccm: invalid buffer overlap")
+	}
+	var m message
+	m.format(k.tagSize, nonce, n, len(aad))
+	tag := loadPrefix(ciphertext[n:])
+	k.cipher.pass(&m, out, ciphertext[:n], aad, false)
+	if !tag.equalPrefix(m.tag, int(k.tagSize)) {
 		clear(out)
 		return nil, ErrOpen
 	}
@@ -154,32 +157,4 @@ func grow(dst []byte, n int) (ret, tail []byte) {
 		copy(ret, dst)
 	}
 	return ret, ret[len(dst):]
-}
-
-// putPrefix fills dst, at most a block, from the front of b.
-func putPrefix(dst []byte, b *[blockSize]byte) {
-	if len(dst) == 8 {
-		binary.LittleEndian.PutUint64(dst, binary.LittleEndian.Uint64(b[:8]))
-		return
-	}
-	copy(dst, b[:])
-}
-
-// getPrefix fills the front of b from src, at most a block.
-func getPrefix(b *[blockSize]byte, src []byte) {
-	if len(src) == 8 {
-		binary.LittleEndian.PutUint64(b[:8], binary.LittleEndian.Uint64(src))
-		return
-	}
-	copy(b[:], src)
-}
-
-// equalPrefix compares the first n bytes of two blocks in constant time.
-func equalPrefix(a, b *[blockSize]byte, n int) bool {
-	lo := binary.LittleEndian.Uint64(a[:8]) ^ binary.LittleEndian.Uint64(b[:8])
-	hi := binary.LittleEndian.Uint64(a[8:]) ^ binary.LittleEndian.Uint64(b[8:])
-	if n <= 8 {
-		return lo<<(64-8*uint(n)) == 0
-	}
-	return lo|hi<<(128-8*uint(n)) == 0
 }

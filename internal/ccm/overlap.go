@@ -2,21 +2,17 @@ package ccm
 
 import "unsafe"
 
-// refuseOverlap panics if out shares memory with in at another start than
-// in's own, or with aad at all: the rule of crypto/cipher.
-func refuseOverlap(out, in, aad []byte) {
-	if overlap(out, in) && &out[0] != &in[0] {
-		panic("ccm: invalid buffer overlap of output and input")
-	}
-	if overlap(out, aad) {
-		panic("ccm: invalid buffer overlap of output and additional data")
-	}
+// overlaps says whether out shares memory with in at another start than in's
+// own, or with aad at all: what crypto/cipher forbids.
+func overlaps(out, in, aad []byte) bool {
+	return overlap(out, in) && start(out) != start(in) || overlap(out, aad)
 }
 
-// overlap says whether two slices share memory. The pointers are compared,
-// never followed.
+// overlap says whether two slices share memory. Addresses are compared, never
+// followed.
 func overlap(x, y []byte) bool {
-	return len(x) > 0 && len(y) > 0 &&
-		uintptr(unsafe.Pointer(&x[0])) <= uintptr(unsafe.Pointer(&y[len(y)-1])) &&
-		uintptr(unsafe.Pointer(&y[0])) <= uintptr(unsafe.Pointer(&x[len(x)-1]))
+	return start(x) < start(y)+uintptr(len(y)) && start(y) < start(x)+uintptr(len(x)) &&
+		len(x) > 0 && len(y) > 0
 }
+
+func start(b []byte) uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(b))) }

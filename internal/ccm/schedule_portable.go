@@ -4,17 +4,19 @@ package ccm
 
 import "crypto/cipher"
 
-// schedule is the expanded AES key: the standard library's.
-type schedule struct{ block cipher.Block }
+// schedule is the expanded AES key: the standard library's. It cannot be
+// wiped, only let go.
+type schedule struct{ aes cipher.Block }
 
-func (s *schedule) expand(key []byte) {
-	s.block = newBlock(key)
+func (s *schedule) expand(key []byte) { s.aes = newBlock(key) }
+
+// message is what a call hands to pass and gets back.
+type message struct {
+	header
+	tag block
 }
 
-func (s *schedule) seal(tag *[blockSize]byte, out, plaintext []byte, h header, aad []byte) {
-	portable(s.block, tag, out, plaintext, h, aad, true)
-}
-
-func (s *schedule) open(tag *[blockSize]byte, out, ciphertext []byte, h header, aad []byte) {
-	portable(s.block, tag, out, ciphertext, h, aad, false)
+// pass seals or opens in into out and leaves the whole tag in m.
+func (s *schedule) pass(m *message, out, in, aad []byte, seal bool) {
+	m.tag = portable(s.aes, &m.header, out, in, aad, seal)
 }
