@@ -87,9 +87,7 @@ func benchPortable(b *testing.B, seal bool) {
 			b.SetBytes(int64(n))
 			b.ReportAllocs()
 			for b.Loop() {
-				var h header
-				h.format(benchTag, nonce, n, len(aad))
-				portable(aes, &h, buf, buf, aad, seal)
+				portable(aes, newHeader(benchTag, nonce, n, len(aad)), buf, buf, aad, seal)
 			}
 		})
 	}

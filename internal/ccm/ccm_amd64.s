@@ -32,39 +32,27 @@
 
 // Registers throughout.
 #define KEYS   AX
-#define MSG  BX
-#define BLOCKS CX
-#define ROUNDS DX
-#define IN     SI
 #define OUT    DI
+#define IN     SI
+#define LEN    CX  // bytes of data left
+#define ROUNDS DX
 #define LAST   R8
 #define AAD    R9
-#define COUNT  R10
-#define ENDS   R11
-#define REST   R11
-#define OPEN   R12
+#define AADLEN R10 // bytes of additional data left
+#define OPEN   R11
+#define R      R12
 #define S      X0  // MAC state, whitened
 #define T      X1  // keystream in the making, then keystream of the next block
 #define S0     X2  // E(A_0), kept for the tag
 #define K      X3  // a round key
 #define D      X4  // data
-#define E      X5  // data
+#define E      X5
 #define CTR    X8  // A_i with its halves as integers
 #define ONE    X9
 #define SWAP   X10 // byte reversal
 #define K0     X11 // first round key
 #define KN     X12 // last round key
 #define KX     X13 // KN ⊕ K0
-
-// Offsets in a message.
-#define B0       0
-#define A0       16
-#define TAG      32
-#define TAIL     48
-#define RESTLEN  64
-#define AADENDS  72
-#define AADFIRST 80
-#define AADLAST  96
 
 DATA swap<>+0(SB)/8, $0x08090a0b0c0d0e0f
 DATA swap<>+8(SB)/8, $0x0001020304050607
@@ -80,6 +68,14 @@ DATA mask<>+8(SB)/8, $0xffffffffffffffff
 DATA mask<>+16(SB)/8, $0
 DATA mask<>+24(SB)/8, $0
 GLOBL mask<>(SB), RODATA|NOPTR, $32
+
+// PSHUFB's identity, then its zeros: loaded from 16 - n on, the last n bytes of
+// a block move to the front.
+DATA front<>+0(SB)/8, $0x0706050403020100
+DATA front<>+8(SB)/8, $0x0f0e0d0c0b0a0908
+DATA front<>+16(SB)/8, $0x8080808080808080
+DATA front<>+24(SB)/8, $0x8080808080808080
+GLOBL front<>(SB), RODATA|NOPTR, $32
 
 // One middle round of one, two or three blocks.
 #define ROUND1(key) \
@@ -125,15 +121,27 @@ common:              \
 	PSHUFB SWAP, T  \
 	PXOR   K0, T
 
-// A block in little-endian halves at off(MSG).
-#define LOAD(off, reg) \
-	MOVQ   off(MSG), reg \
-	PINSRQ $1, (off+8)(MSG), reg
-
-// A header block in big-endian halves at off(MSG).
-#define LOADHEADER(off, reg) \
-	MOVQ   (off+8)(MSG), reg \
-	PINSRQ $1, off(MSG), reg
+// The first n bytes (1..15) at p into D, padded with zeros. Sixteen bytes are
+// read from p on or, where they might run into an unmapped page, up to p + n;
+// what does not belong is dropped. Clobbers R and E.
+#define LOADPART(p, n, edge, loaded) \
+	MOVL   p, R                \
+	ANDL   $0xfff, R           \
+	CMPL   R, $0xff0           \
+	JHI    edge                \
+	MOVOU  (p), D              \
+	LEAQ   mask<>+16(SB), R    \
+	SUBQ   n, R                \
+	MOVOU  (R), E              \
+	PAND   E, D                \
+	JMP    loaded              \
+edge:                          \
+	MOVOU  -16(p)(n*1), D      \
+	LEAQ   front<>+16(SB), R   \
+	SUBQ   n, R                \
+	MOVOU  (R), E              \
+	PSHUFB E, D                \
+loaded:
 
 // Absorb the block in D into the MAC: the last round of the step before, this
 // step's whitening, its middle rounds. S thereby always waits before a last
@@ -143,19 +151,12 @@ common:              \
 	AESENCLAST D, S  \
 	MIDDLE(ROUND, common)
 
-// func pass(keys *[240]byte, rounds uint64, m *message, aad *byte, aadBlocks int,
-//	out, in *byte, blocks int, open uint64)
-TEXT ·pass(SB), NOSPLIT, $0-72
-	MOVQ keys+0(FP), KEYS
-	MOVQ rounds+8(FP), ROUNDS
-	MOVQ m+16(FP), MSG
-	MOVQ aad+24(FP), AAD
-	MOVQ aadBlocks+32(FP), COUNT
-	MOVQ out+40(FP), OUT
-	MOVQ in+48(FP), IN
-	MOVQ blocks+56(FP), BLOCKS
-	MOVQ open+64(FP), OPEN
-
+// func pass(keys *[240]byte, rounds uint64, b0Hi, b0Lo, a0Hi, a0Lo uint64,
+//	aadLo, aadHi uint64, aad *byte, aadLen int,
+//	out, in *byte, n int, open uint64) (tagLo, tagHi uint64)
+TEXT ·pass(SB), NOSPLIT, $0-128
+	MOVQ  keys+0(FP), KEYS
+	MOVQ  rounds+8(FP), ROUNDS
 	MOVQ  ROUNDS, LAST
 	SHLQ  $4, LAST
 	LEAQ  -160(KEYS)(LAST*1), LAST
@@ -167,46 +168,56 @@ TEXT ·pass(SB), NOSPLIT, $0-72
 	MOVOU one<>(SB), ONE
 
 	// B_0, A_0 and A_1 together: S, S0 and T (RFC 3610 §2.2, §2.3).
-	LOADHEADER(B0, S)
-	PSHUFB     SWAP, S
-	PXOR       K0, S
-	LOADHEADER(A0, CTR)
-	MOVO       CTR, S0
-	PSHUFB     SWAP, S0
-	PXOR       K0, S0
+	MOVQ   b0Lo+24(FP), S
+	PINSRQ $1, b0Hi+16(FP), S
+	PSHUFB SWAP, S
+	PXOR   K0, S
+	MOVQ   a0Lo+40(FP), CTR
+	PINSRQ $1, a0Hi+32(FP), CTR
+	MOVO   CTR, S0
+	PSHUFB SWAP, S0
+	PXOR   K0, S0
 	COUNTER
 	MIDDLE(ROUND3, header)
 	AESENCLAST KN, S0
 	AESENCLAST KN, T
 
-	// The additional data: its first block, whole blocks, its last block.
-	MOVQ  AADENDS(MSG), ENDS
-	TESTQ ENDS, ENDS
-	JZ    data
-	LOAD(AADFIRST, D)
+	MOVQ out+80(FP), OUT
+	MOVQ in+88(FP), IN
+	MOVQ n+96(FP), LEN
+	MOVQ open+104(FP), OPEN
+
+	// The additional data: its first block, which comes ready with the length,
+	// then whole blocks, then what is left. A negative length: there is none.
+	MOVQ   aadLen+72(FP), AADLEN
+	TESTQ  AADLEN, AADLEN
+	JLT    data
+	MOVQ   aad+64(FP), AAD
+	MOVQ   aadLo+48(FP), D
+	PINSRQ $1, aadHi+56(FP), D
 	ABSORB(ROUND1, aadFirst)
-	TESTQ COUNT, COUNT
-	JZ    aadEnd
+	SUBQ   $16, AADLEN
+	JLT    aadEnd
 
 aadLoop:
 	MOVOU (AAD), D
 	ADDQ  $16, AAD
 	ABSORB(ROUND1, aadBlock)
-	DECQ  COUNT
-	JNZ   aadLoop
+	SUBQ  $16, AADLEN
+	JGE   aadLoop
 
 aadEnd:
-	CMPQ ENDS, $2
-	JNE  data
-	LOAD(AADLAST, D)
+	ADDQ $16, AADLEN
+	JZ   data
+	LOADPART(AAD, AADLEN, aadEdge, aadLoaded)
 	ABSORB(ROUND1, aadLast)
 
-	// Whole blocks. T is the keystream of this block and, after the step, of
-	// the next. The input is read before the output is written: they may be
-	// the same memory.
+	// Whole blocks of data. T is the keystream of this block and, after the
+	// step, of the next. The input is read before the output is written: they
+	// may be the same memory.
 data:
-	TESTQ BLOCKS, BLOCKS
-	JZ    tail
+	SUBQ  $16, LEN
+	JLT   tail
 	TESTQ OPEN, OPEN
 	JNZ   openLoop
 
@@ -219,8 +230,8 @@ sealLoop:
 	COUNTER
 	ABSORB(ROUND2, sealBlock)
 	AESENCLAST KN, T
-	DECQ       BLOCKS
-	JNZ        sealLoop
+	SUBQ       $16, LEN
+	JGE        sealLoop
 	JMP        tail
 
 openLoop:
@@ -232,33 +243,59 @@ openLoop:
 	COUNTER
 	ABSORB(ROUND2, openBlock)
 	AESENCLAST KN, T
-	DECQ       BLOCKS
-	JNZ        openLoop
+	SUBQ       $16, LEN
+	JGE        openLoop
 
 	// What does not fill a block: the keystream is cut, so that the padding
 	// stays zero whichever of the two forms the MAC takes.
 tail:
-	MOVQ  RESTLEN(MSG), REST
-	TESTQ REST, REST
+	ADDQ  $16, LEN
 	JZ    tag
-	LEAQ  mask<>+16(SB), R13
-	SUBQ  REST, R13
-	MOVOU (R13), E
+	LOADPART(IN, LEN, tailEdge, tailLoaded)
+	LEAQ  mask<>+16(SB), R
+	SUBQ  LEN, R
+	MOVOU (R), E
 	PAND  E, T
-	LOAD(TAIL, D)
 	PXOR  D, T
-	MOVOU T, TAIL(MSG)
 	TESTQ OPEN, OPEN
-	JZ    sealTail
+	JZ    tailAbsorb
 	MOVO  T, D
 
-sealTail:
+tailAbsorb:
 	ABSORB(ROUND1, tailBlock)
+
+	// Store LEN bytes of T: 8, 4, 2, 1.
+	TESTQ $8, LEN
+	JZ    store4
+	MOVQ  T, (OUT)
+	PSRLO $8, T
+	ADDQ  $8, OUT
+
+store4:
+	MOVQ  T, R
+	TESTQ $4, LEN
+	JZ    store2
+	MOVL  R, (OUT)
+	SHRQ  $32, R
+	ADDQ  $4, OUT
+
+store2:
+	TESTQ $2, LEN
+	JZ    store1
+	MOVW  R, (OUT)
+	SHRQ  $16, R
+	ADDQ  $2, OUT
+
+store1:
+	TESTQ $1, LEN
+	JZ    tag
+	MOVB  R, (OUT)
 
 tag:
 	AESENCLAST KN, S
 	PXOR       S0, S
-	MOVOU      S, TAG(MSG)
+	MOVQ       S, tagLo+112(FP)
+	PEXTRQ     $1, S, tagHi+120(FP)
 	RET
 
 // Key expansion (FIPS 197 §5.2). SubWord and RotWord by PSHUFB and AESENCLAST:

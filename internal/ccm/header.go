@@ -11,9 +11,9 @@ type header struct {
 	a0Hi, a0Lo uint64 // flags, nonce, counter 0 (RFC 3610 §2.3)
 }
 
-// format makes B_0 and A_0 for a message of n bytes and additional data of
-// aadLen bytes. All sizes have been checked.
-func (h *header) format(tagSize uint8, nonce []byte, n, aadLen int) {
+// newHeader formats B_0 and A_0 for a message of n bytes and additional data
+// of aadLen bytes. All sizes have been checked.
+func newHeader(tagSize uint8, nonce []byte, n, aadLen int) header {
 	l := uint64(15 - len(nonce))
 	// Bytes 1..7 of both blocks are the nonce's first seven; its rest, if any,
 	// is left-aligned in the low half.
@@ -29,8 +29,10 @@ func (h *header) format(tagSize uint8, nonce []byte, n, aadLen int) {
 	if aadLen > 0 {
 		flags |= 1 << 6
 	}
-	h.b0Hi, h.b0Lo = flags<<56|hi, lo|uint64(n)
-	h.a0Hi, h.a0Lo = (l-1)<<56|hi, lo
+	return header{
+		b0Hi: flags<<56 | hi, b0Lo: lo | uint64(n),
+		a0Hi: (l-1)<<56 | hi, a0Lo: lo,
+	}
 }
 
 // putBlock writes a block given as two big-endian halves.

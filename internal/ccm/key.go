@@ -87,13 +87,12 @@ func (k *Key) Seal(dst, nonce, plaintext, aad []byte) ([]byte, error) {
 		return nil, ErrTooLong
 	}
 	ret, out := grow(dst, len(plaintext)+int(k.tagSize))
-	if overlaps(out, plaintext, aad) {
+	if overlap(out, plaintext) && start(out) != start(plaintext) || overlap(out, aad) {
 		panic("ccm: invalid buffer overlap")
 	}
-	var m message
-	m.format(k.tagSize, nonce, len(plaintext), len(aad))
-	k.cipher.pass(&m, out[:len(plaintext)], plaintext, aad, true)
-	storePrefix(out[len(plaintext):], m.tag)
+	h := newHeader(k.tagSize, nonce, len(plaintext), len(aad))
+	tag := k.cipher.pass(h, out[:len(plaintext)], plaintext, aad, true)
+	storePrefix(out[len(plaintext):], tag)
 	return ret, nil
 }
 
@@ -113,14 +112,13 @@ func (k *Key) Open(dst, nonce, ciphertext, aad []byte) ([]byte, error) {
 		return nil, ErrOpen
 	}
 	ret, out := grow(dst, n)
-	if overlaps(out, ciphertext, aad) {
+	if overlap(out, ciphertext) && start(out) != start(ciphertext) || overlap(out, aad) {
 		panic("ccm: invalid buffer overlap")
 	}
-	var m message
-	m.format(k.tagSize, nonce, n, len(aad))
-	tag := loadPrefix(ciphertext[n:])
-	k.cipher.pass(&m, out, ciphertext[:n], aad, false)
-	if !tag.equalPrefix(m.tag, int(k.tagSize)) {
+	got := loadPrefix(ciphertext[n:])
+	h := newHeader(k.tagSize, nonce, n, len(aad))
+	tag := k.cipher.pass(h, out, ciphertext[:n], aad, false)
+	if !tag.equalPrefix(got, int(k.tagSize)) {
 		clear(out)
 		return nil, ErrOpen
 	}

@@ -48,16 +48,16 @@ func newBlock(key []byte) cipher.Block {
 
 // portable seals or opens in into out and returns the whole tag, which the
 // caller writes or compares.
-func portable(b cipher.Block, h *header, out, in, aad []byte, seal bool) block {
+func portable(b cipher.Block, h header, out, in, aad []byte, seal bool) block {
 	s := newScratch()
-	s.start(b, h, aad)
+	s.start(b, &h, aad)
 	used := 0
 	if len(in) < bulk {
-		s.data(b, out, in, h, seal)
+		s.data(b, out, in, &h, seal)
 	} else {
-		used = s.bulk(b, out, in, h, seal)
+		used = s.bulk(b, out, in, &h, seal)
 	}
-	tag := s.finish(b, h)
+	tag := s.finish(b, &h)
 	s.free(used)
 	return tag
 }

@@ -5,6 +5,7 @@ package ccm
 import (
 	"encoding/binary"
 	"math/bits"
+	"unsafe"
 
 	"golang.org/x/sys/cpu"
 )
@@ -47,77 +48,38 @@ func (s *schedule) expandPortable(key []byte) {
 	copy(s.keys[:], key)
 }
 
-// pass seals or opens in into out and leaves the whole tag in m.
-func (s *schedule) pass(m *message, out, in, aad []byte, seal bool) {
+// pass seals or opens in into out and returns the whole tag.
+func (s *schedule) pass(h header, out, in, aad []byte, seal bool) block {
 	if s.rounds == 0 {
-		m.tag = portable(newBlock(s.keys[:s.keySize]), &m.header, out, in, aad, seal)
-		return
+		return portable(newBlock(s.keys[:s.keySize]), h, out, in, aad, seal)
 	}
-	if len(aad) > 0 {
-		aad = m.cutAAD(aad)
-	}
-	rest := len(in) % blockSize
-	whole := len(in) - rest
-	m.rest = uint64(rest)
-	if rest > 0 {
-		m.tail = loadPrefix(in[whole:])
+	first, aadLen := block{}, -1
+	if n := len(aad); n >= 14 && n < 1<<16-1<<8 {
+		// The common case: two bytes of length, fourteen of data.
+		first.lo = binary.LittleEndian.Uint64(aad)<<16 | uint64(bits.ReverseBytes16(uint16(n)))
+		first.hi = binary.LittleEndian.Uint64(aad[6:])
+		aad, aadLen = aad[14:], n-14
+	} else if n > 0 {
+		first, aad = firstAAD(aad)
+		aadLen = len(aad)
 	}
 	var open uint64
 	if !seal {
 		open = 1
 	}
-	pass(&s.keys, uint64(s.rounds), m, ptr(aad), len(aad)/blockSize, ptr(out), ptr(in), whole/blockSize, open)
-	if rest > 0 {
-		storePrefix(out[whole:], m.tail)
-	}
+	lo, hi := pass(&s.keys, uint64(s.rounds), h.b0Hi, h.b0Lo, h.a0Hi, h.a0Lo,
+		first.lo, first.hi, unsafe.SliceData(aad), aadLen,
+		unsafe.SliceData(out), unsafe.SliceData(in), len(in), open)
+	return block{lo, hi}
 }
 
-// message is laid out for the assembly, which reads it by offset: the header,
-// and what of the additional data and of the data are not whole blocks where
-// they lie. Go's stores and the assembly's loads are of one width, eight
-// bytes, and so forward to each other.
-type message struct {
-	header          // 0
-	tag      block  // 32: out: the whole tag
-	tail     block  // 48: in: last bytes of the data, padded; out: their other form
-	rest     uint64 // 64: bytes in tail
-	aadEnds  uint64 // 72: 0, 1 (aadFirst) or 2 (aadLast too)
-	aadFirst block  // 80: length and first bytes of the additional data
-	aadLast  block  // 96: its last bytes, padded
-}
-
-// cutAAD cuts the additional data (not empty) into blocks (RFC 3610 §2.2) and
-// returns what remains of it between the first and the last: whole blocks.
-func (m *message) cutAAD(aad []byte) (whole []byte) {
-	n := len(aad)
-	if n >= 14 && n < 1<<16-1<<8 {
-		// The common case: two bytes of length, fourteen of data.
-		m.aadFirst = block{
-			binary.LittleEndian.Uint64(aad)<<16 | uint64(bits.ReverseBytes16(uint16(n))),
-			binary.LittleEndian.Uint64(aad[6:]),
-		}
-		aad = aad[14:]
-	} else {
-		var first [blockSize]byte
-		at := putAADLength(&first, uint64(n))
-		aad = aad[copy(first[at:], aad):]
-		m.aadFirst = loadPrefix(first[:])
-	}
-	m.aadEnds = 1
-	n = len(aad) &^ (blockSize - 1)
-	if n < len(aad) {
-		m.aadEnds = 2
-		m.aadLast = loadPrefix(aad[n:])
-	}
-	return aad[:n]
-}
-
-// ptr returns a slice's start; the assembly looks there only if told of a block.
-func ptr(b []byte) *byte {
-	if len(b) == 0 {
-		return nil
-	}
-	return &b[0]
+// firstAAD makes the first block of the additional data (not empty), which is
+// its length and what then fits, and returns what does not.
+func firstAAD(aad []byte) (first block, rest []byte) {
+	var b [blockSize]byte
+	n := putAADLength(&b, uint64(len(aad)))
+	n = copy(b[n:], aad)
+	return loadPrefix(b[:]), aad[n:]
 }
 
 //go:noescape
@@ -129,11 +91,11 @@ func expand192(keys *[15 * blockSize]byte, key *byte)
 //go:noescape
 func expand256(keys *[15 * blockSize]byte, key *byte)
 
-// pass runs the MAC over the header and the additional data, of which the whole
-// blocks are at aad and the ends in the message; then it seals (open = 0) or
-// opens (open = 1) whole blocks from in to out and the tail within the message,
-// where it leaves the tag too.
+// pass runs the MAC over B_0 and the additional data, whose first block is
+// given and whose other aadLen bytes are at aad (aadLen < 0: there is none);
+// then it seals (open = 0) or opens (open = 1) n bytes from in to out.
 //
 //go:noescape
-func pass(keys *[15 * blockSize]byte, rounds uint64, m *message, aad *byte, aadBlocks int,
-	out, in *byte, blocks int, open uint64)
+func pass(keys *[15 * blockSize]byte, rounds uint64, b0Hi, b0Lo, a0Hi, a0Lo uint64,
+	aadLo, aadHi uint64, aad *byte, aadLen int,
+	out, in *byte, n int, open uint64) (tagLo, tagHi uint64)
