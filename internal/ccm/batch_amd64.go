@@ -3,6 +3,7 @@
 package ccm
 
 import (
+	"encoding/binary"
 	"math"
 	"math/bits"
 	"sync"
@@ -16,44 +17,49 @@ import (
 //
 // A step is the same in every stage, for sealing and for opening:
 //
-//	S = E(S); T = E(counter); counter += inc
+//	S = E(S); T = E(counter); counter += 1
 //	x = next input; output = x ⊕ T; S ⊕= x ⊕ (T ∧ mask)
 //
-// where mask selects what the MAC runs over, the input or the output:
+// where the mask selects what the MAC runs over, input or output: zeros for
+// additional data and when sealing, ones for data when opening, and as many
+// ones as there are bytes for data that does not fill its block.
 //
-//	stage       input              output   inc  mask
-//	additional  its blocks         dropped  0    0
-//	data        whole blocks       data     1    0 sealing, ones opening
-//	tail        the padded rest    data     1    the same, cut to the rest
-//	last        S_0                dropped  1    0
+// The inputs are the additional data, the data, and a block of zeros, which
+// leaves S as the MAC. The counter starts early by the number of blocks of
+// additional data less one: at the last of them it is A_0, so that S_0 falls
+// out as that step's T, and the data meets A_1, A_2, … What comes out before
+// belongs to no message and is dropped.
 //
-// The counter stands at A_0 through the first stage, so that T is S_0, which
-// is taken from its last output. After the last stage S is the tag.
+// A short message is laid out in rows and is done in one stage. A long one
+// takes three: additional data from rows, whole blocks of data where they lie,
+// the rest and the zeros from rows again.
 
 // width is the number of lanes. With two AES units and four cycles of latency,
 // four lanes of a MAC and a keystream block each have all slots taken.
 const width = 4
 
-// laneAAD is the longest additional data, in blocks, that a lane takes.
-const laneAAD = 8
+const (
+	rows    = 14 // of a lane
+	aadRows = 8  // at most, for additional data
+)
 
 // abreast says whether a message under this key may take a lane.
 func (s *schedule) abreast(aadLen int) bool {
-	return s.rounds == 10 && aadLen > 0 && 2+aadLen <= laneAAD*blockSize
+	return s.rounds == 10 && aadLen > 0 && 2+aadLen <= aadRows*blockSize
 }
 
 // lane is what the assembly knows of a lane; it reads it by offset. It changes
-// s and counter only.
+// mask, state and counter only.
 type lane struct {
-	keys    *[15 * blockSize]byte // 0
-	in      *byte                 // 8
-	out     *byte                 // 16
-	inStep  uint64                // 24: 16, or 0 to read the same block again
-	outStep uint64                // 32: 16, or 0 to drop the output
-	s       block                 // 40
-	counter block                 // 56
-	inc     block                 // 72
-	mask    block                 // 88
+	keys     *[15 * blockSize]byte // 0
+	in       *byte                 // 8
+	out      *byte                 // 16
+	mask     uintptr               // 24: of a block of the lanes or of a variable
+	inStep   uint64                // 32: 16, or 0 to stay at the same block
+	outStep  uint64                // 40
+	maskStep uint64                // 48
+	state    block                 // 56
+	counter  block                 // 72
 }
 
 // load is the message in a lane, and how far it has come.
@@ -62,22 +68,22 @@ type load struct {
 	stage   stage
 	left    int // blocks in this stage
 	at      int // blocks done in this stage
+	first   int // rows of additional data
+	used    int // rows that must be erased in the end
 	in, out []byte
-	a0Lo    uint64
 	s0      block
-	aad     [laneAAD]block
-	rest    block // the tail's input
-	dropped block // output that is not data; the tail's output
+	x, y    [rows]block // input and output
+	mask    [rows]block
 }
 
 type stage uint8
 
 const (
-	idle stage = iota
-	additional
-	data
-	tail
-	last
+	idle  stage = iota
+	short       // everything from rows
+	head        // of a long message: additional data from rows
+	body        // whole blocks in place
+	foot        // the rest from rows
 )
 
 // lanes is a batch under way. It is pooled, because the assembly's pointers
@@ -85,12 +91,19 @@ const (
 type lanes struct {
 	lane [width]lane
 	load [width]load
-	msgs []Message // not begun yet
+	msgs []Message
+	next int // the first message not begun yet
 	seal bool
 	none [15 * blockSize]byte // an idle lane's keys
 }
 
 var lanePool = sync.Pool{New: func() any { return new(lanes) }}
+
+// Masks that do not change from block to block.
+var (
+	noBits  block
+	allBits = block{math.MaxUint64, math.MaxUint64}
+)
 
 func runBatch(msgs []Message, seal bool) {
 	if !useAssembly || len(msgs) < 2 {
@@ -98,113 +111,187 @@ func runBatch(msgs []Message, seal bool) {
 		return
 	}
 	b := lanePool.Get().(*lanes)
-	b.msgs, b.seal = msgs, seal
+	b.msgs, b.next, b.seal = msgs, 0, seal
 	for i := range width {
 		b.fill(i)
 	}
 	for {
-		n := math.MaxInt
-		for i := range b.load {
-			n = min(n, b.load[i].left)
-		}
+		n := min(b.load[0].left, b.load[1].left, b.load[2].left, b.load[3].left)
 		if n == math.MaxInt {
 			break
 		}
 		steps(&b.lane, n)
-		for i := range b.load {
-			b.advance(i, n)
+		for i := range width {
+			if w := &b.load[i]; w.stage != idle {
+				w.left -= n
+				w.at += n
+				if w.left == 0 {
+					b.turn(i)
+				} else {
+					b.lane[i].aim(w)
+				}
+			}
 		}
 	}
-	*b = lanes{}
+	b.wipe()
 	lanePool.Put(b)
+}
+
+// wipe lets go of the messages and erases what their rows held.
+func (b *lanes) wipe() {
+	b.msgs = nil
+	for i := range width {
+		l, w := &b.lane[i], &b.load[i]
+		for j := range w.used {
+			w.x[j], w.y[j] = block{}, block{}
+		}
+		w.m, w.in, w.out, w.s0, w.used = nil, nil, nil, block{}, 0
+		l.keys, l.in, l.out, l.state = nil, nil, nil, block{}
+	}
+}
+
+// aim points the lane at the blocks that are next in its stage. The mask the
+// assembly has moved on itself.
+func (l *lane) aim(w *load) {
+	if w.stage == body {
+		l.in, l.out = &w.in[w.at*blockSize], &w.out[w.at*blockSize]
+	} else {
+		l.in, l.out = bytesOf(&w.x[w.at]), bytesOf(&w.y[w.at])
+	}
 }
 
 // fill begins the next message in lane i, or leaves the lane idle.
 func (b *lanes) fill(i int) {
 	l, w := &b.lane[i], &b.load[i]
-	for len(b.msgs) > 0 {
-		m := &b.msgs[0]
-		b.msgs = b.msgs[1:]
+	for b.next < len(b.msgs) {
+		m := &b.msgs[b.next]
+		b.next++
 		out, in, ok := m.begin(b.seal)
 		if !ok {
 			continue
 		}
-		h := newHeader(m.Key.tagSize, m.Nonce, len(in), len(m.AAD))
-		first, aad := firstAAD(m.AAD)
-		w.aad[0] = first
-		n := 1
-		for ; len(aad) > 0; n++ {
-			size := min(len(aad), blockSize)
-			w.aad[n] = loadPrefix(aad[:size])
-			aad = aad[size:]
-		}
-		w.m, w.in, w.out, w.a0Lo = m, in, out, h.a0Lo
+		w.m, w.in, w.out = m, in, out
+		n := w.putAAD(m.AAD)
+		w.first = n
 		l.keys = &m.Key.cipher.keys
-		// S is B_0 in memory order, the counter A_0 as integers.
-		l.s = block{bits.ReverseBytes64(h.b0Hi), bits.ReverseBytes64(h.b0Lo)}
-		l.counter, l.inc, l.mask = block{h.a0Lo, h.a0Hi}, block{}, block{}
-		l.out, l.outStep = bytesOf(&w.dropped), 0
-		l.in, l.inStep = bytesOf(&w.aad[0]), blockSize
-		w.stage, w.left, w.at = additional, n, 0
+		h := newHeader(m.Key.tagSize, m.Nonce, len(in), len(m.AAD))
+		l.state = block{bits.ReverseBytes64(h.b0Hi), bits.ReverseBytes64(h.b0Lo)}
+		l.counter = block{h.a0Lo - uint64(n-1), h.a0Hi}
+		l.inStep, l.outStep = blockSize, blockSize
+		w.stage = head
+		l.setMask(&noBits, 0)
+		if n+(len(in)+blockSize-1)/blockSize < rows {
+			w.stage = short
+			if !b.seal {
+				for j := range n {
+					w.mask[j] = noBits
+				}
+				l.setMask(&w.mask[0], blockSize)
+			}
+			n = w.putData(n, in)
+		}
+		w.left, w.at, w.used = n, 0, max(w.used, n, 2)
+		l.aim(w)
 		return
 	}
-	*w = load{stage: idle, left: math.MaxInt}
-	*l = lane{keys: &b.none, in: bytesOf(&w.rest), out: bytesOf(&w.dropped)}
+	w.stage, w.left, w.used = idle, math.MaxInt, max(w.used, 1)
+	l.keys, l.in, l.out = &b.none, bytesOf(&w.x[0]), bytesOf(&w.y[0])
+	l.inStep, l.outStep = 0, 0
+	l.setMask(&noBits, 0)
 }
 
-// advance counts n steps of lane i and turns to the next stage after the last.
-func (b *lanes) advance(i, n int) {
+// turn takes lane i from the stage it has finished to the next.
+func (b *lanes) turn(i int) {
 	l, w := &b.lane[i], &b.load[i]
-	if w.stage == idle {
-		return
-	}
-	w.left -= n
-	w.at += n
-	if w.left > 0 {
-		switch w.stage {
-		case additional:
-			l.in = bytesOf(&w.aad[w.at])
-		case data:
-			l.in, l.out = &w.in[w.at*blockSize], &w.out[w.at*blockSize]
-		}
-		return
-	}
 	whole := len(w.in) &^ (blockSize - 1)
-	rest := len(w.in) - whole
 	switch w.stage {
-	case additional:
-		end := w.aad[w.at-1]
-		w.s0 = block{w.dropped.lo ^ end.lo, w.dropped.hi ^ end.hi}
-		l.counter.lo, l.inc.lo = w.a0Lo+1, 1
-		if whole > 0 {
-			w.stage, w.left, w.at = data, whole/blockSize, 0
-			l.in, l.out, l.outStep = &w.in[0], &w.out[0], blockSize
-			if !b.seal {
-				l.mask = block{math.MaxUint64, math.MaxUint64}
-			}
-			return
+	case short:
+		w.takeS0()
+		w.takeData(w.first, w.out)
+		b.finish(i)
+		return
+	case head:
+		w.takeS0()
+		w.stage, w.left = body, whole/blockSize
+		if !b.seal {
+			l.setMask(&allBits, 0)
 		}
-		fallthrough
-	case data:
-		l.inStep, l.outStep, l.out = 0, 0, bytesOf(&w.dropped)
-		if rest > 0 {
-			w.stage, w.left = tail, 1
-			w.rest = loadPrefix(w.in[whole:])
-			l.in = bytesOf(&w.rest)
-			if !b.seal {
-				l.mask = ones(rest)
-			}
-			return
+	case body:
+		w.stage, w.left = foot, w.putData(0, w.in[whole:])
+		if !b.seal {
+			l.setMask(&w.mask[0], blockSize)
 		}
-	case tail:
-		storePrefix(w.out[whole:], w.dropped)
-	case last:
-		w.m.end(l.s, b.seal)
-		b.fill(i)
+	case foot:
+		w.takeData(0, w.out[whole:])
+		b.finish(i)
 		return
 	}
-	w.stage, w.left = last, 1
-	l.in, l.mask = bytesOf(&w.s0), block{}
+	w.at = 0
+	l.aim(w)
+}
+
+// finish hands lane i's tag to its message and begins the next.
+func (b *lanes) finish(i int) {
+	mac, s0 := b.lane[i].state, b.load[i].s0
+	b.load[i].m.end(block{mac.lo ^ s0.lo, mac.hi ^ s0.hi}, b.seal)
+	b.fill(i)
+}
+
+func (l *lane) setMask(b *block, step uint64) {
+	l.mask, l.maskStep = uintptr(unsafe.Pointer(b)), step
+}
+
+// putAAD lays the additional data into the first rows and returns how many.
+func (w *load) putAAD(aad []byte) int {
+	if len(aad) < 14 {
+		w.x[0], _ = firstAAD(aad)
+		return 1
+	}
+	w.x[0] = shortAAD(aad)
+	aad = aad[14:]
+	n := 1
+	for ; len(aad) >= blockSize; n++ {
+		w.x[n] = block{binary.LittleEndian.Uint64(aad), binary.LittleEndian.Uint64(aad[8:])}
+		aad = aad[blockSize:]
+	}
+	if len(aad) > 0 {
+		w.x[n] = loadPrefix(aad)
+		n++
+	}
+	return n
+}
+
+// putData lays data and the closing zeros, with their masks, into the rows
+// from n on, and returns the number of the row after them.
+func (w *load) putData(n int, in []byte) int {
+	for ; len(in) >= blockSize; n++ {
+		w.x[n] = block{binary.LittleEndian.Uint64(in), binary.LittleEndian.Uint64(in[8:])}
+		w.mask[n] = allBits
+		in = in[blockSize:]
+	}
+	if len(in) > 0 {
+		w.x[n] = loadPrefix(in)
+		w.mask[n] = ones(len(in))
+		n++
+	}
+	w.x[n], w.mask[n] = block{}, noBits
+	return n + 1
+}
+
+// takeData takes data from the rows from n on.
+func (w *load) takeData(n int, out []byte) {
+	for ; len(out) >= blockSize; n++ {
+		binary.LittleEndian.PutUint64(out, w.y[n].lo)
+		binary.LittleEndian.PutUint64(out[8:], w.y[n].hi)
+		out = out[blockSize:]
+	}
+	storePrefix(out, w.y[n])
+}
+
+// takeS0 finds S_0 behind the last row of additional data.
+func (w *load) takeS0() {
+	x, y := w.x[w.first-1], w.y[w.first-1]
+	w.s0 = block{x.lo ^ y.lo, x.hi ^ y.hi}
 }
 
 // begin does what Seal and Open do before they compute. It returns the output

@@ -17,7 +17,7 @@ const (
 	benchAAD   = 24
 )
 
-var benchSizes = []int{0, 16, 64, 256, 1024}
+var benchSizes = []int{0, 16, 32, 64, 256, 1024}
 
 func benchSeal(b *testing.B, im implementation) {
 	for _, n := range benchSizes {

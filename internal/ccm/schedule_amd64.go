@@ -55,9 +55,7 @@ func (s *schedule) pass(h header, out, in, aad []byte, seal bool) block {
 	}
 	first, aadLen := block{}, -1
 	if n := len(aad); n >= 14 && n < 1<<16-1<<8 {
-		// The common case: two bytes of length, fourteen of data.
-		first.lo = binary.LittleEndian.Uint64(aad)<<16 | uint64(bits.ReverseBytes16(uint16(n)))
-		first.hi = binary.LittleEndian.Uint64(aad[6:])
+		first = shortAAD(aad)
 		aad, aadLen = aad[14:], n-14
 	} else if n > 0 {
 		first, aad = firstAAD(aad)
@@ -71,6 +69,15 @@ func (s *schedule) pass(h header, out, in, aad []byte, seal bool) block {
 		first.lo, first.hi, unsafe.SliceData(aad), aadLen,
 		unsafe.SliceData(out), unsafe.SliceData(in), len(in), open)
 	return block{lo, hi}
+}
+
+// shortAAD is firstAAD in the common case: two bytes of length, fourteen of
+// data.
+func shortAAD(aad []byte) block {
+	return block{
+		binary.LittleEndian.Uint64(aad)<<16 | uint64(bits.ReverseBytes16(uint16(len(aad)))),
+		binary.LittleEndian.Uint64(aad[6:]),
+	}
 }
 
 // firstAAD makes the first block of the additional data (not empty), which is
