@@ -17,11 +17,12 @@ type Message struct {
 //
 // On amd64 with AES-NI it runs several messages abreast, so that their chains
 // of dependent AES rounds fill each other's gaps; that is what makes a message
-// of a batch cheaper than one alone. Only AES-128 keys with additional data of
-// 1 to 126 bytes go abreast, the others singly. The keys may differ or be one.
+// of a batch cheaper than one alone. Only messages of 48 bytes or more go
+// abreast, under AES-128 keys and with additional data of 1 to 126 bytes; the
+// others go singly. The keys may differ or be one.
 //
 // Beyond the rules of Seal, the messages of a batch must not share memory with
-// each other, and their buffers live on the heap.
+// each other. A panic for an overlap leaves the batch half done.
 func SealBatch(msgs []Message) { runBatch(msgs, true) }
 
 // OpenBatch opens every message as [Key.Open] would, each with its own result.

@@ -43,9 +43,13 @@ const (
 	aadRows = 8  // at most, for additional data
 )
 
-// abreast says whether a message under this key may take a lane.
-func (s *schedule) abreast(aadLen int) bool {
-	return s.rounds == 10 && aadLen > 0 && 2+aadLen <= aadRows*blockSize
+// laneData is the least data for which a lane pays: below, laying the message
+// out costs what running abreast saves.
+const laneData = 48
+
+// abreast says whether a message under this key takes a lane.
+func (s *schedule) abreast(n, aadLen int) bool {
+	return s.rounds == 10 && n >= laneData && aadLen > 0 && 2+aadLen <= aadRows*blockSize
 }
 
 // lane is what the assembly knows of a lane; it reads it by offset. It changes
@@ -303,7 +307,7 @@ func (m *Message) begin(seal bool) (out, in []byte, ok bool) {
 	if !seal {
 		n -= int(k.tagSize)
 	}
-	if n < 0 || k.check(m.Nonce) != nil || !fits(n, m.Nonce) || !k.cipher.abreast(len(m.AAD)) {
+	if n < 0 || k.check(m.Nonce) != nil || !fits(n, m.Nonce) || !k.cipher.abreast(n, len(m.AAD)) {
 		m.run(seal)
 		return nil, nil, false
 	}

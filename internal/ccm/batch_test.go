@@ -23,12 +23,16 @@ func batchOf(t testing.TB, im implementation, r *rand.Rand, n int) (msgs []Messa
 			k = shared
 		}
 		shared = k
-		length := r.IntN(40)
+		var length int
 		switch r.IntN(4) {
 		case 0:
-			length = r.IntN(2100)
+			length = r.IntN(60)
 		case 1:
-			length = 16 * r.IntN(5)
+			length = 16 * r.IntN(20)
+		case 2:
+			length = 40 + r.IntN(200)
+		default:
+			length = r.IntN(2100)
 		}
 		aad := r.IntN(60)
 		if r.IntN(6) == 0 {
