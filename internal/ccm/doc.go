@@ -15,7 +15,7 @@
 //	RFC 3610 §2.2  CBC-MAC; §2.3 CTR and tag          portable.go, ccm_amd64.s
 //	RFC 3610 §2.5  decryption, nothing released       key.go, Key.Open
 //	NIST SP 800-38C §5.3, legal parameters            key.go, Key.Init
-//	FIPS 197 §5.2  key expansion                      ccm_amd64.s
+//	FIPS 197 §5.2  key expansion                      expand_amd64.s
 //	several messages abreast                          batch_amd64.go, batch_amd64.s
 //
 // # Two implementations
