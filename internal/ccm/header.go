@@ -11,9 +11,9 @@ type header struct {
 	a0Hi, a0Lo uint64 // flags, nonce, counter 0 (RFC 3610 §2.3)
 }
 
-// header formats B_0 and A_0 for a message of n bytes and additional data of
-// aadLen bytes. The nonce's length and n have been checked.
-func (k *Key) header(nonce []byte, n, aadLen int) header {
+// newHeader formats B_0 and A_0 for a message of n bytes and additional data
+// of aadLen bytes. All sizes have been checked.
+func newHeader(tagSize uint8, nonce []byte, n, aadLen int) header {
 	l := uint64(15 - len(nonce))
 	// Bytes 1..7 of both blocks are the nonce's first seven; its rest, if any,
 	// is left-aligned in the low half.
@@ -25,7 +25,7 @@ func (k *Key) header(nonce []byte, n, aadLen int) header {
 		hi = uint64(binary.BigEndian.Uint32(nonce[:4]))<<24 | uint64(binary.BigEndian.Uint32(nonce[3:7]))&0xffffff
 	}
 	// Flags = 64·Adata + 8·M' + L', M' = (M-2)/2, L' = L-1.
-	flags := uint64(k.tagSize-2)<<2 | (l - 1)
+	flags := uint64(tagSize-2)<<2 | (l - 1)
 	if aadLen > 0 {
 		flags |= 1 << 6
 	}

@@ -1,7 +1,6 @@
 package ccm
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -26,8 +25,6 @@ var (
 	ErrOpen = errors.New("ccm: message authentication failed")
 )
 
-const blockSize = 16
-
 // Key is an expanded AES key together with CCM's two parameters, the nonce and
 // the tag length. The zero value is unusable: Seal and Open return [ErrNoKey].
 //
@@ -35,26 +32,34 @@ const blockSize = 16
 // the secret and [Key.Wipe] erases this copy alone. After Init any number of
 // goroutines may use it at once.
 type Key struct {
+	cipher    schedule
 	nonceSize uint8
 	tagSize   uint8
-	cipher    schedule
 }
 
 // Init expands a 16, 24 or 32-byte AES key for nonces of nonceSize (7..13) and
 // tags of tagSize (4, 6, ..16) bytes. On an error the Key is left unusable.
 func (k *Key) Init(key []byte, nonceSize, tagSize int) error {
-	k.Wipe()
+	if err := legal(len(key), nonceSize, tagSize); err != nil {
+		k.Wipe()
+		return err
+	}
+	k.cipher.expand(key)
+	k.nonceSize = uint8(nonceSize)
+	k.tagSize = uint8(tagSize)
+	return nil
+}
+
+// legal refuses what NIST SP 800-38C §5.3 and A.1 do not define.
+func legal(keySize, nonceSize, tagSize int) error {
 	switch {
-	case len(key) != 16 && len(key) != 24 && len(key) != 32:
+	case keySize != 16 && keySize != 24 && keySize != 32:
 		return ErrKeySize
 	case nonceSize < 7 || nonceSize > 13:
 		return ErrNonceSize
 	case tagSize < 4 || tagSize > 16 || tagSize&1 != 0:
 		return ErrTagSize
 	}
-	k.cipher.expand(key)
-	k.nonceSize = uint8(nonceSize)
-	k.tagSize = uint8(tagSize)
 	return nil
 }
 
@@ -82,10 +87,12 @@ func (k *Key) Seal(dst, nonce, plaintext, aad []byte) ([]byte, error) {
 		return nil, ErrTooLong
 	}
 	ret, out := grow(dst, len(plaintext)+int(k.tagSize))
-	refuseOverlap(out, plaintext, aad)
-	var tag [blockSize]byte
-	k.cipher.seal(&tag, out[:len(plaintext)], plaintext, k.header(nonce, len(plaintext), len(aad)), aad)
-	putPrefix(out[len(plaintext):], &tag)
+	if overlap(out, plaintext) && start(out) != start(plaintext) || overlap(out, aad) {
+		panic("ccm: invalid buffer overlap")
+	}
+	h := newHeader(k.tagSize, nonce, len(plaintext), len(aad))
+	tag := k.cipher.pass(h, out[:len(plaintext)], plaintext, aad, true)
+	storePrefix(out[len(plaintext):], tag)
 	return ret, nil
 }
 
@@ -105,11 +112,13 @@ func (k *Key) Open(dst, nonce, ciphertext, aad []byte) ([]byte, error) {
 		return nil, ErrOpen
 	}
 	ret, out := grow(dst, n)
-	refuseOverlap(out, ciphertext, aad)
-	var tag, got [blockSize]byte
-	getPrefix(&got, ciphertext[n:])
-	k.cipher.open(&tag, out, ciphertext[:n], k.header(nonce, n, len(aad)), aad)
-	if !equalPrefix(&tag, &got, int(k.tagSize)) {
+	if overlap(out, ciphertext) && start(out) != start(ciphertext) || overlap(out, aad) {
+		panic("ccm: invalid buffer overlap")
+	}
+	got := loadPrefix(ciphertext[n:])
+	h := newHeader(k.tagSize, nonce, n, len(aad))
+	tag := k.cipher.pass(h, out, ciphertext[:n], aad, false)
+	if !tag.equalPrefix(got, int(k.tagSize)) {
 		clear(out)
 		return nil, ErrOpen
 	}
@@ -146,32 +155,4 @@ func grow(dst []byte, n int) (ret, tail []byte) {
 		copy(ret, dst)
 	}
 	return ret, ret[len(dst):]
-}
-
-// putPrefix fills dst, at most a block, from the front of b.
-func putPrefix(dst []byte, b *[blockSize]byte) {
-	if len(dst) == 8 {
-		binary.LittleEndian.PutUint64(dst, binary.LittleEndian.Uint64(b[:8]))
-		return
-	}
-	copy(dst, b[:])
-}
-
-// getPrefix fills the front of b from src, at most a block.
-func getPrefix(b *[blockSize]byte, src []byte) {
-	if len(src) == 8 {
-		binary.LittleEndian.PutUint64(b[:8], binary.LittleEndian.Uint64(src))
-		return
-	}
-	copy(b[:], src)
-}
-
-// equalPrefix compares the first n bytes of two blocks in constant time.
-func equalPrefix(a, b *[blockSize]byte, n int) bool {
-	lo := binary.LittleEndian.Uint64(a[:8]) ^ binary.LittleEndian.Uint64(b[:8])
-	hi := binary.LittleEndian.Uint64(a[8:]) ^ binary.LittleEndian.Uint64(b[8:])
-	if n <= 8 {
-		return lo<<(64-8*uint(n)) == 0
-	}
-	return lo|hi<<(128-8*uint(n)) == 0
 }

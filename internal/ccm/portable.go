@@ -1,6 +1,7 @@
 package ccm
 
 import (
+	"crypto/aes"
 	"crypto/cipher"
 	"crypto/subtle"
 	"encoding/binary"
@@ -36,9 +37,18 @@ func (s *scratch) free(used int) {
 	scratches.Put(s)
 }
 
-// portable seals or opens in into out and computes the tag. What the tag
-// protects is checked by the caller.
-func portable(b cipher.Block, tag *[blockSize]byte, out, in []byte, h header, aad []byte, seal bool) {
+// newBlock expands a key whose length has been checked.
+func newBlock(key []byte) cipher.Block {
+	b, err := aes.NewCipher(key)
+	if err != nil {
+		panic("ccm: crypto/aes refuses a key of legal length: " + err.Error())
+	}
+	return b
+}
+
+// portable seals or opens in into out and returns the whole tag, which the
+// caller writes or compares.
+func portable(b cipher.Block, h header, out, in, aad []byte, seal bool) block {
 	s := newScratch()
 	s.start(b, &h, aad)
 	used := 0
@@ -47,8 +57,9 @@ func portable(b cipher.Block, tag *[blockSize]byte, out, in []byte, h header, aa
 	} else {
 		used = s.bulk(b, out, in, &h, seal)
 	}
-	s.finish(b, tag, &h)
+	tag := s.finish(b, &h)
 	s.free(used)
+	return tag
 }
 
 // start runs the CBC-MAC over B_0 and the additional data (RFC 3610 §2.2).
@@ -117,11 +128,12 @@ func (s *scratch) bulk(b cipher.Block, out, in []byte, h *header, seal bool) int
 	return used
 }
 
-// finish encrypts the MAC with S_0 into the tag (RFC 3610 §2.3).
-func (s *scratch) finish(b cipher.Block, tag *[blockSize]byte, h *header) {
+// finish encrypts the MAC with S_0, which makes the tag (RFC 3610 §2.3).
+func (s *scratch) finish(b cipher.Block, h *header) block {
 	putBlock(&s.ctr, h.a0Hi, h.a0Lo)
 	b.Encrypt(s.stream[:], s.ctr[:])
-	xorBlock(tag[:], s.mac[:], s.stream[:])
+	xorBlock(s.mac[:], s.mac[:], s.stream[:])
+	return loadPrefix(s.mac[:])
 }
 
 // xorBlock sets dst = x ^ y over y's length, a block at most.

@@ -1,30 +1,16 @@
+//go:build !amd64 || purego
+
 package ccm
 
-import (
-	"crypto/aes"
-	"crypto/cipher"
-)
+import "crypto/cipher"
 
-// schedule is the expanded AES key: the standard library's.
-type schedule struct{ block cipher.Block }
+// schedule is the expanded AES key: the standard library's. It cannot be
+// wiped, only let go.
+type schedule struct{ aes cipher.Block }
 
-func (s *schedule) expand(key []byte) {
-	s.block = newBlock(key)
-}
+func (s *schedule) expand(key []byte) { s.aes = newBlock(key) }
 
-func (s *schedule) seal(tag *[blockSize]byte, out, plaintext []byte, h header, aad []byte) {
-	portable(s.block, tag, out, plaintext, h, aad, true)
-}
-
-func (s *schedule) open(tag *[blockSize]byte, out, ciphertext []byte, h header, aad []byte) {
-	portable(s.block, tag, out, ciphertext, h, aad, false)
-}
-
-// newBlock expands a key whose length has been checked.
-func newBlock(key []byte) cipher.Block {
-	b, err := aes.NewCipher(key)
-	if err != nil {
-		panic("ccm: crypto/aes refuses a key of legal length: " + err.Error())
-	}
-	return b
+// pass seals or opens in into out and returns the whole tag.
+func (s *schedule) pass(h header, out, in, aad []byte, seal bool) block {
+	return portable(s.aes, h, out, in, aad, seal)
 }

@@ -24,7 +24,7 @@ func (h *hexBytes) UnmarshalJSON(raw []byte) error {
 	return err
 }
 
-func load(t *testing.T, name string, into any) {
+func readVectors(t *testing.T, name string, into any) {
 	t.Helper()
 	raw, err := testvectors.FS.ReadFile(name)
 	if err != nil {
@@ -43,7 +43,7 @@ func TestRFC3610(t *testing.T) {
 			Key, Nonce, AAD, Plaintext, Ciphertext hexBytes
 		}
 	}
-	load(t, "rfc3610.json", &file)
+	readVectors(t, "rfc3610.json", &file)
 	if len(file.Packets) != 24 {
 		t.Fatalf("%d packets, want 24", len(file.Packets))
 	}
@@ -76,7 +76,7 @@ func TestWycheproof(t *testing.T) {
 			}
 		}
 	}
-	load(t, "wycheproof_aes_ccm.json", &file)
+	readVectors(t, "wycheproof_aes_ccm.json", &file)
 	each(t, func(t *testing.T, im implementation) {
 		seen := 0
 		results := map[string]int{}

@@ -1,0 +1,5 @@
+//go:build race && (!amd64 || purego)
+
+package ccm
+
+const raceEnabled = true
