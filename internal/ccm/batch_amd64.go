@@ -307,7 +307,7 @@ func (m *Message) begin(seal bool) (out, in []byte, ok bool) {
 	if !seal {
 		n -= int(k.tagSize)
 	}
-	if n < 0 || k.check(m.Nonce) != nil || !fits(n, m.Nonce) || !k.cipher.abreast(n, len(m.AAD)) {
+	if !k.cipher.abreast(n, len(m.AAD)) || k.check(m.Nonce) != nil || !fits(n, m.Nonce) {
 		m.run(seal)
 		return nil, nil, false
 	}

@@ -24,9 +24,9 @@
 // pass does both halves and costs what the MAC's chain of AES rounds costs;
 // limit.Chain measures that chain. Everywhere else, and under the build tag
 // purego, the portable twin works over crypto/aes: a block loop for short
-// messages, crypto/cipher's CBC and CTR from 128 bytes on. The twin takes its
-// scratch from a pool and allocates nothing below 128 bytes, two small objects
-// from there on. On amd64 without AES-NI the Key keeps no expanded key, so the
+// messages, crypto/cipher's CTR from 128 bytes on. The twin takes its scratch
+// from a pool and allocates nothing below 128 bytes, half a kilobyte from there
+// on. On amd64 without AES-NI the Key keeps no expanded key, so the
 // twin expands it on every call.
 //
 // Nothing branches on, or is addressed by, a key or data. That holds for the

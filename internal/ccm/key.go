@@ -69,7 +69,8 @@ func (k *Key) NonceSize() int { return int(k.nonceSize) }
 // Overhead is the length of the tag, in bytes: what Seal adds to a plaintext.
 func (k *Key) Overhead() int { return int(k.tagSize) }
 
-// Wipe erases the key, which is unusable from then on.
+// Wipe erases the key, which is unusable from then on. Without the assembly's
+// build the expanded key is the standard library's and is only let go.
 func (k *Key) Wipe() { *k = Key{} }
 
 // Seal encrypts and authenticates plaintext, authenticates aad, and appends

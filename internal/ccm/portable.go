@@ -4,7 +4,6 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/subtle"
-	"encoding/binary"
 	"sync"
 )
 
@@ -12,8 +11,8 @@ import (
 // the whole implementation where there is no assembly, and what the assembly
 // is fuzzed against.
 
-// bulk is the message length from which crypto/cipher's CBC and CTR beat the
-// block loop although they cost an allocation each.
+// bulk is the message length from which crypto/cipher's CTR beats the block
+// loop although it costs an allocation.
 const bulk = 128
 
 // scratch is what a call needs besides its arguments. cipher.Block is an
@@ -21,19 +20,18 @@ const bulk = 128
 // pooled, and the caller's slices are copied through it so that they need not.
 type scratch struct {
 	mac, ctr, stream [blockSize]byte
-	before, after    [32 * blockSize]byte // a chunk of input and of output
+	chunk            [32 * blockSize]byte
 }
 
 var scratches = sync.Pool{New: func() any { return new(scratch) }}
 
 func newScratch() *scratch { return scratches.Get().(*scratch) }
 
-// free wipes and returns the scratch; used is the number of bytes of the
-// chunks that were touched.
+// free wipes and returns the scratch; used is the number of bytes of the chunk
+// that were touched.
 func (s *scratch) free(used int) {
 	s.mac, s.ctr, s.stream = [blockSize]byte{}, [blockSize]byte{}, [blockSize]byte{}
-	clear(s.before[:used])
-	clear(s.after[:used])
+	clear(s.chunk[:used])
 	scratches.Put(s)
 }
 
@@ -73,16 +71,12 @@ func (s *scratch) start(b cipher.Block, h *header, aad []byte) {
 	n := putAADLength(&first, uint64(len(aad)))
 	aad = aad[copy(first[n:], aad):]
 	s.absorb(b, first[:])
-	for len(aad) > 0 {
-		n := min(blockSize, len(aad))
-		s.absorb(b, aad[:n])
-		aad = aad[n:]
-	}
+	s.absorbAll(b, aad)
 }
 
 // absorb runs the CBC-MAC over one block, padded with zeros.
 func (s *scratch) absorb(b cipher.Block, block []byte) {
-	xorBlock(s.mac[:], s.mac[:], block)
+	subtle.XORBytes(s.mac[:], s.mac[:], block)
 	b.Encrypt(s.mac[:], s.mac[:])
 }
 
@@ -96,7 +90,7 @@ func (s *scratch) data(b cipher.Block, out, in []byte, h *header, seal bool) {
 		if seal {
 			s.absorb(b, in[:n])
 		}
-		xorBlock(out[:n], s.stream[:], in[:n])
+		subtle.XORBytes(out, s.stream[:], in[:n])
 		if !seal {
 			s.absorb(b, out[:n])
 		}
@@ -104,46 +98,40 @@ func (s *scratch) data(b cipher.Block, out, in []byte, h *header, seal bool) {
 	}
 }
 
-// bulk does the same with the standard library's CBC and CTR, a chunk at a
-// time, and returns how much of the chunks it used.
+// bulk does the same with the standard library's CTR, a chunk at a time, and
+// returns how much of the chunk it used.
 func (s *scratch) bulk(b cipher.Block, out, in []byte, h *header, seal bool) int {
 	putBlock(&s.ctr, h.a0Hi, h.a0Lo+1)
 	ctr := cipher.NewCTR(b, s.ctr[:])
-	cbc := cipher.NewCBCEncrypter(b, s.mac[:])
-	used := min(len(in), len(s.before))
+	used := min(len(in), len(s.chunk))
 	for len(in) > 0 {
-		n := copy(s.before[:], in)
-		ctr.XORKeyStream(s.after[:n], s.before[:n])
-		copy(out, s.after[:n])
-		plaintext := &s.after
+		n := copy(s.chunk[:], in)
 		if seal {
-			plaintext = &s.before
+			s.absorbAll(b, s.chunk[:n])
 		}
-		padded := (n + blockSize - 1) &^ (blockSize - 1)
-		clear(plaintext[n:padded])
-		cbc.CryptBlocks(plaintext[:padded], plaintext[:padded])
-		copy(s.mac[:], plaintext[padded-blockSize:padded])
+		ctr.XORKeyStream(s.chunk[:n], s.chunk[:n])
+		if !seal {
+			s.absorbAll(b, s.chunk[:n])
+		}
+		copy(out, s.chunk[:n])
 		in, out = in[n:], out[n:]
 	}
 	return used
+}
+
+// absorbAll runs the CBC-MAC over data, the last block padded with zeros.
+func (s *scratch) absorbAll(b cipher.Block, data []byte) {
+	for len(data) > 0 {
+		n := min(blockSize, len(data))
+		s.absorb(b, data[:n])
+		data = data[n:]
+	}
 }
 
 // finish encrypts the MAC with S_0, which makes the tag (RFC 3610 §2.3).
 func (s *scratch) finish(b cipher.Block, h *header) block {
 	putBlock(&s.ctr, h.a0Hi, h.a0Lo)
 	b.Encrypt(s.stream[:], s.ctr[:])
-	xorBlock(s.mac[:], s.mac[:], s.stream[:])
+	subtle.XORBytes(s.mac[:], s.mac[:], s.stream[:])
 	return loadPrefix(s.mac[:])
-}
-
-// xorBlock sets dst = x ^ y over y's length, a block at most.
-func xorBlock(dst, x, y []byte) {
-	if len(y) == blockSize {
-		lo := binary.LittleEndian.Uint64(x) ^ binary.LittleEndian.Uint64(y)
-		hi := binary.LittleEndian.Uint64(x[8:]) ^ binary.LittleEndian.Uint64(y[8:])
-		binary.LittleEndian.PutUint64(dst, lo)
-		binary.LittleEndian.PutUint64(dst[8:], hi)
-		return
-	}
-	subtle.XORBytes(dst, x, y)
 }
