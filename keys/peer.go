@@ -221,6 +221,13 @@ func (p *Peer) Usage() oscore.Usage {
 	return p.ctx.Usage()
 }
 
+// IDContext returns the ID Context of the current context, nil if it is absent.
+func (p *Peer) IDContext() []byte {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.ctx.IDContext()
+}
+
 // Tainted implements [oscore.Peer].
 func (p *Peer) Tainted() bool { return p.Taint() != nil }
 
