@@ -1,0 +1,4 @@
+package file
+
+// checkModes: permission bits mean nothing here; the directory's list does.
+const checkModes = false

@@ -1,0 +1,143 @@
+package file
+
+import (
+	"encoding/binary"
+	"errors"
+
+	"github.com/oscorelay/oscorelay/keys"
+	"github.com/oscorelay/oscorelay/oscore"
+)
+
+// Records, each a kind and its fields, integers in network order:
+//
+//	'E' epoch (8)  skip (8)            an epoch begins: numbers skip, windows are void
+//	'N' identity (16)  next (8)        the next number not reserved
+//	'F' identity (16)                  the identity is forgotten
+//	'R' number (1)  length (2)  text   a reason for taint
+//	'T' identity (16)  number (1)      the identity is tainted for that reason
+//	'C' base (16)  identity (16)  length (1)  ID Context
+//	'W' identity (16)  size (2)  floor (8)  next (8)  bits (8 a word)
+//	'X' identity (16)                  the window is taken
+const (
+	recEpoch   = 'E'
+	recNumbers = 'N'
+	recForget  = 'F'
+	recReason  = 'R'
+	recTaint   = 'T'
+	recDerived = 'C'
+	recWindow  = 'W'
+	recTaken   = 'X'
+)
+
+var errRecord = errors.New("a record that this version does not know")
+
+func appendEpoch(dst []byte, epoch, skip uint64) []byte {
+	dst = binary.BigEndian.AppendUint64(append(dst, recEpoch), epoch)
+	return binary.BigEndian.AppendUint64(dst, skip)
+}
+
+func appendNumbers(dst []byte, id keys.Identity, next uint64) []byte {
+	dst = append(append(dst, recNumbers), id[:]...)
+	return binary.BigEndian.AppendUint64(dst, next)
+}
+
+func appendForget(dst []byte, id keys.Identity) []byte {
+	return append(append(dst, recForget), id[:]...)
+}
+
+func appendReason(dst []byte, number uint8, text string) []byte {
+	text = text[:min(len(text), 1<<16-1)]
+	dst = binary.BigEndian.AppendUint16(append(dst, recReason, number), uint16(len(text)))
+	return append(dst, text...)
+}
+
+func appendTaint(dst []byte, id keys.Identity, reason uint8) []byte {
+	return append(append(append(dst, recTaint), id[:]...), reason)
+}
+
+func appendDerived(dst []byte, base keys.Identity, d derived) []byte {
+	dst = append(append(append(dst, recDerived), base[:]...), d.id[:]...)
+	return append(append(dst, uint8(len(d.idContext))), d.idContext...)
+}
+
+func appendWindow(dst []byte, id keys.Identity, w oscore.WindowState) []byte {
+	dst = append(append(dst, recWindow), id[:]...)
+	dst = binary.BigEndian.AppendUint16(dst, uint16(w.Size))
+	dst = binary.BigEndian.AppendUint64(dst, w.Floor)
+	dst = binary.BigEndian.AppendUint64(dst, w.Next)
+	for _, word := range w.Bits {
+		dst = binary.BigEndian.AppendUint64(dst, word)
+	}
+	return dst
+}
+
+func appendTaken(dst []byte, id keys.Identity) []byte {
+	return append(append(dst, recTaken), id[:]...)
+}
+
+// fields takes a record apart; after an overrun all it returns is zero.
+type fields struct {
+	b    []byte
+	over bool
+}
+
+func (f *fields) take(n int) []byte {
+	if n > len(f.b) {
+		f.b, f.over = nil, true
+		return make([]byte, n)
+	}
+	out := f.b[:n]
+	f.b = f.b[n:]
+	return out
+}
+
+func (f *fields) id() keys.Identity { return keys.Identity(f.take(16)) }
+func (f *fields) byte() uint8       { return f.take(1)[0] }
+func (f *fields) u16() int          { return int(binary.BigEndian.Uint16(f.take(2))) }
+func (f *fields) u64() uint64       { return binary.BigEndian.Uint64(f.take(8)) }
+
+// apply takes the records of a frame into the state.
+func (s *state) apply(records []byte) error {
+	f := fields{b: records}
+	for len(f.b) > 0 {
+		switch f.byte() {
+		case recEpoch:
+			s.beginEpoch(f.u64(), f.u64())
+		case recNumbers:
+			id, next := f.id(), f.u64()
+			if next > oscore.MaxSequence+1 {
+				return errors.New("a sequence number above 2^40")
+			}
+			s.ids[id] = history{next: max(next, s.ids[id].next)}
+		case recForget:
+			delete(s.ids, f.id())
+		case recReason:
+			n := f.byte()
+			s.reasons[n] = string(f.take(f.u16()))
+		case recTaint:
+			id := f.id()
+			s.ids[id] = history{next: s.ids[id].next, taint: f.byte()}
+		case recDerived:
+			base, id := f.id(), f.id()
+			s.derived[base] = derived{id, append([]byte{}, f.take(int(f.byte()))...)}
+		case recWindow:
+			id := f.id()
+			w := oscore.WindowState{Size: f.u16(), Floor: f.u64(), Next: f.u64()}
+			for range (w.Size + 63) / 64 {
+				if f.over {
+					break
+				}
+				w.Bits = append(w.Bits, f.u64())
+			}
+			s.windows[id] = w
+		case recTaken:
+			delete(s.windows, f.id())
+		default:
+			return errRecord
+		}
+		if f.over {
+			return errors.New("a record longer than its frame")
+		}
+	}
+	return nil
+}
