@@ -1,9 +1,18 @@
 package main
 
+import "github.com/plgd-dev/go-coap/v3/message/codes"
+
 // The table is filled in init, not in its declaration, because a command may
 // itself refer to the table (help), which would be an initialisation cycle.
 func init() {
 	commands = []command{
+		{"get", "read a resource, sealed", requestCommand(codes.GET)},
+		{"put", "write a resource, sealed", requestCommand(codes.PUT)},
+		{"post", "send a POST, sealed", requestCommand(codes.POST)},
+		{"delete", "delete a resource, sealed", requestCommand(codes.DELETE)},
+		{"fetch", "send a FETCH, sealed", requestCommand(codes.FETCH)},
+		{"observe", "follow a resource, sealed", observe},
+		{"serve", "run a sealed demonstration server", serve},
 		{"decode", "explain captured messages and decrypt them", decode},
 		{"diagnose", "find the field that is wrong in a key", diagnose},
 	}

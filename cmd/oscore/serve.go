@@ -1,0 +1,130 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/oscorelay/oscorelay/internal/demo"
+	"github.com/oscorelay/oscorelay/oscore/gocoap"
+	"github.com/plgd-dev/go-coap/v3/message/codes"
+	coapnet "github.com/plgd-dev/go-coap/v3/net"
+	"github.com/plgd-dev/go-coap/v3/options"
+	"github.com/plgd-dev/go-coap/v3/tcp"
+	"github.com/plgd-dev/go-coap/v3/udp"
+)
+
+// serveLine is one line of serve --json.
+type serveLine struct {
+	Event  string `json:"event"` // ready, handled, or a reason such as replay
+	Addr   string `json:"addr,omitempty"`
+	Peer   string `json:"peer,omitempty"`
+	Method string `json:"method,omitempty"`
+	Path   string `json:"path,omitempty"`
+	Bytes  int    `json:"bytes,omitempty"`
+	Source string `json:"source,omitempty"`
+	Error  string `json:"error,omitempty"`
+}
+
+// serve is the command that runs a sealed demonstration server.
+func serve(ctx context.Context, io stdio, args []string) (err error) {
+	f := flag.NewFlagSet("serve", flag.ContinueOnError)
+	f.SetOutput(io.err)
+	var store storeFlags
+	store.register(f)
+	listen := f.String("listen", "127.0.0.1:5683", "`ADDRESS:PORT` of the UDP and TCP sockets; port 0 takes a free one")
+	asJSON := f.Bool("json", false, "print one JSON line for each request and refusal")
+	fresh := f.String("freshness", "window", "`POLICY` of Echo challenges: window, first, unsafe, always")
+	silent := f.Bool("silent", false, "answer messages that do not verify with nothing")
+	interval := f.Duration("interval", time.Second, "time between notifications")
+	f.Usage = func() {
+		fmt.Fprint(io.err, "Usage: oscore serve [flags]\n\nServes the resources of the OSCORE interoperability specification, sealed:\n"+
+			"/oscore/hello/1, /oscore/observe1, /large, /value and others; see /.well-known/core.\n\n")
+		f.PrintDefaults()
+	}
+	if err := parseFlags(f, args); err != nil {
+		return err
+	}
+	policies := map[string]gocoap.Freshness{"window": gocoap.FreshWindow, "first": gocoap.FreshFirst, "unsafe": gocoap.FreshUnsafe, "always": gocoap.FreshAlways}
+	policy, ok := policies[*fresh]
+	if !ok || f.NArg() != 0 {
+		return usagef("--freshness is one of window, first, unsafe, always; no further arguments")
+	}
+	ks, err := store.open(ctx, io.err)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, ks.Close()) }()
+	if ks.ring.Len() == 0 {
+		return fmt.Errorf("%s has no keys: make some with 'oscore keys new', or bring them with 'oscore keys import'", ks.Dir())
+	}
+	var mu sync.Mutex
+	say := func(l serveLine) {
+		mu.Lock()
+		defer mu.Unlock()
+		if *asJSON {
+			_ = json.NewEncoder(io.out).Encode(l) // a closed pipe ends the server by its signal
+			return
+		}
+		switch l.Event {
+		case "ready":
+			fmt.Fprintf(io.out, "serving %d peers on %s (UDP and TCP); stop with Ctrl-C\n", ks.ring.Len(), l.Addr)
+		case "handled":
+			fmt.Fprintf(io.out, "%s %s from %q, %d bytes\n", l.Method, l.Path, l.Peer, l.Bytes)
+		default:
+			fmt.Fprintf(io.out, "refused: %s from %s %s\n", l.Event, l.Source, l.Error)
+		}
+	}
+	router := demo.New(demo.Options{Interval: *interval, Handled: func(peer string, method codes.Code, path string, payload []byte) {
+		say(serveLine{Event: "handled", Peer: peer, Method: method.String(), Path: path, Bytes: len(payload)})
+	}})
+	ep := gocoap.New(gocoap.Config{
+		Keyring: ks.ring, AllowPlain: demo.PlainPath, Silent: *silent, MaxBody: 16 << 20,
+		Freshness: func(string, codes.Code, string) gocoap.Freshness { return policy },
+		Event: func(e gocoap.Event) {
+			l := serveLine{Event: e.Reason, Peer: e.Peer, Source: e.Source}
+			if e.Err != nil {
+				l.Error = e.Err.Error()
+			}
+			say(l)
+		},
+	})
+	return listenAndServe(ctx, ep, router, *listen, func(addr string) { say(serveLine{Event: "ready", Addr: addr}) })
+}
+
+// listenAndServe serves on UDP and TCP until the context ends.
+func listenAndServe(ctx context.Context, ep *gocoap.Endpoint, router *demo.Server, listen string, ready func(addr string)) error {
+	packets, err := coapnet.NewListenUDP("udp", listen)
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w", listen, err)
+	}
+	defer packets.Close()
+	addr := packets.LocalAddr().String()
+	streams, err := coapnet.NewTCPListener("tcp", addr)
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w", addr, err)
+	}
+	defer streams.Close()
+	quiet := options.WithErrors(func(error) {}) // peers that vanish; what matters comes as an event
+	u := udp.NewServer(append(ep.UDPServer(router), quiet)...)
+	s := tcp.NewServer(append(ep.TCPServer(router), quiet)...)
+	done := make(chan error, 2)
+	go func() { done <- u.Serve(packets) }()
+	go func() { done <- s.Serve(streams) }()
+	ready(addr)
+	select {
+	case <-ctx.Done():
+	case err = <-done:
+	}
+	u.Stop()
+	s.Stop()
+	if errors.Is(err, net.ErrClosed) {
+		err = nil
+	}
+	return err
+}
