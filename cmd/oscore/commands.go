@@ -6,6 +6,7 @@ import "github.com/plgd-dev/go-coap/v3/message/codes"
 // itself refer to the table (help), which would be an initialisation cycle.
 func init() {
 	commands = []command{
+		{"lab", "show sealed traffic through a hostile relay", runLab},
 		{"get", "read a resource, sealed", requestCommand(codes.GET)},
 		{"put", "write a resource, sealed", requestCommand(codes.PUT)},
 		{"post", "send a POST, sealed", requestCommand(codes.POST)},
@@ -13,6 +14,7 @@ func init() {
 		{"fetch", "send a FETCH, sealed", requestCommand(codes.FETCH)},
 		{"observe", "follow a resource, sealed", observe},
 		{"serve", "run a sealed demonstration server", serve},
+		{"agent", "stay connected and send requests from JSON lines", agent},
 		{"decode", "explain captured messages and decrypt them", decode},
 		{"diagnose", "find the field that is wrong in a key", diagnose},
 	}

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -27,6 +29,7 @@ type serveLine struct {
 	Method string `json:"method,omitempty"`
 	Path   string `json:"path,omitempty"`
 	Bytes  int    `json:"bytes,omitempty"`
+	Sum    string `json:"sum,omitempty"` // first bytes of the payload's SHA-256, in hex
 	Source string `json:"source,omitempty"`
 	Error  string `json:"error,omitempty"`
 }
@@ -40,6 +43,7 @@ func serve(ctx context.Context, io stdio, args []string) (err error) {
 	listen := f.String("listen", "127.0.0.1:5683", "`ADDRESS:PORT` of the UDP and TCP sockets; port 0 takes a free one")
 	asJSON := f.Bool("json", false, "print one JSON line for each request and refusal")
 	fresh := f.String("freshness", "window", "`POLICY` of Echo challenges: window, first, unsafe, always")
+	lifetime := f.Duration("echo-lifetime", 30*time.Second, "how long an Echo value proves freshness")
 	silent := f.Bool("silent", false, "answer messages that do not verify with nothing")
 	interval := f.Duration("interval", time.Second, "time between notifications")
 	f.Usage = func() {
@@ -81,10 +85,10 @@ func serve(ctx context.Context, io stdio, args []string) (err error) {
 		}
 	}
 	router := demo.New(demo.Options{Interval: *interval, Handled: func(peer string, method codes.Code, path string, payload []byte) {
-		say(serveLine{Event: "handled", Peer: peer, Method: method.String(), Path: path, Bytes: len(payload)})
+		say(serveLine{Event: "handled", Peer: peer, Method: method.String(), Path: path, Bytes: len(payload), Sum: sum(payload)})
 	}})
 	ep := gocoap.New(gocoap.Config{
-		Keyring: ks.ring, AllowPlain: demo.PlainPath, Silent: *silent, MaxBody: 16 << 20,
+		Keyring: ks.ring, AllowPlain: demo.PlainPath, Silent: *silent, EchoLifetime: *lifetime, MaxBody: 16 << 20,
 		Freshness: func(string, codes.Code, string) gocoap.Freshness { return policy },
 		Event: func(e gocoap.Event) {
 			l := serveLine{Event: e.Reason, Peer: e.Peer, Source: e.Source}
@@ -95,6 +99,12 @@ func serve(ctx context.Context, io stdio, args []string) (err error) {
 		},
 	})
 	return listenAndServe(ctx, ep, router, *listen, func(addr string) { say(serveLine{Event: "ready", Addr: addr}) })
+}
+
+// sum names a payload in a log.
+func sum(payload []byte) string {
+	h := sha256.Sum256(payload)
+	return hex.EncodeToString(h[:6])
 }
 
 // listenAndServe serves on UDP and TCP until the context ends.

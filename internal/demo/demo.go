@@ -13,6 +13,7 @@
 //	/large               GET, PUT 20 KB
 //	/value               GET, PUT, observable: notifies when it is put
 //	/counter             POST  counts how often it ran
+//	/callback            POST  sends a GET for the path in the payload back to the client
 //	/.well-known/core    GET   link format, with osc (RFC 8613 §9)
 //
 // Every request that reaches a handler is reported to the caller, so that a
@@ -21,6 +22,7 @@ package demo
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"slices"
 	"sync"
@@ -83,7 +85,7 @@ func Large() []byte {
 // Links is the content of /.well-known/core.
 const Links = `</oscore/hello/coap>,</oscore/hello/1>;osc,</oscore/hello/2>;osc,</oscore/hello/3>;osc,` +
 	`</oscore/hello/6>;osc,</oscore/hello/7>;osc,</oscore/observe1>;osc;obs,</oscore/observe2>;osc;obs,` +
-	`</oscore/test>;osc,</large>;osc;sz=20480,</value>;osc;obs,</counter>;osc`
+	`</oscore/test>;osc,</large>;osc;sz=20480,</value>;osc;obs,</counter>;osc,</callback>;osc`
 
 // PlainPath reports whether a path may be had without OSCORE.
 func PlainPath(method codes.Code, path string) bool {
@@ -163,6 +165,8 @@ func (s *Server) answer(w mux.ResponseWriter, r *mux.Message, path string, body 
 		return s.stored(&s.large, method, body)
 	case "/value":
 		return s.watched(w, r, method, body)
+	case "/callback":
+		return only(method, codes.POST, func() answer { return callback(w, r, string(body)) })
 	case "/counter":
 		return only(method, codes.POST, func() answer {
 			s.mu.Lock()
@@ -267,6 +271,22 @@ func (s *Server) watched(w mux.ResponseWriter, r *mux.Message, method codes.Code
 		return answer{code: codes.Changed}
 	}
 	return answer{code: codes.MethodNotAllowed}
+}
+
+// callback sends a request of the server's own, sealed for the client that
+// asked, and answers with what the client says.
+func callback(w mux.ResponseWriter, r *mux.Message, path string) answer {
+	ctx, cancel := context.WithTimeout(r.Context(), 10*time.Second)
+	defer cancel()
+	resp, err := w.Conn().Get(ctx, path)
+	if err != nil {
+		return text(codes.BadGateway, err.Error())
+	}
+	body, err := resp.ReadBody()
+	if err != nil {
+		return text(codes.BadGateway, err.Error())
+	}
+	return text(codes.Changed, string(body))
 }
 
 func notify(conn mux.Conn, token message.Token, a answer) error {

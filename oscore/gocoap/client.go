@@ -250,7 +250,7 @@ func (w *waiter) send(ctx context.Context, m oscore.Message) error {
 
 func (w *waiter) sendUnder(ctx context.Context, token message.Token, m oscore.Message) error {
 	l := w.c.link
-	msg := l.conn.AcquireMessage(ctx)
+	msg := l.outgoing(ctx)
 	if err := fromOSCORE(msg, m); err != nil {
 		l.conn.ReleaseMessage(msg)
 		return err

@@ -41,6 +41,8 @@ type Config struct {
 	AllowPlain func(method codes.Code, path string) bool
 	// Freshness says how fresh a request must be. nil means FreshWindow.
 	Freshness func(peer string, method codes.Code, path string) Freshness
+	// EchoLifetime is how long an Echo value proves freshness; 0 means 30 s.
+	EchoLifetime time.Duration
 	// BlockSize is the largest inner block, 16 to 1024 bytes; 0 means 1024.
 	BlockSize int
 	// MaxBody bounds a body put together from blocks, in bytes; 0 means 1 MiB.
@@ -125,7 +127,7 @@ func New(cfg Config) *Endpoint {
 		cfg.PlainErrorWait = 2 * time.Second
 	}
 	c := endpoint.Config{
-		Keyring: cfg.Keyring, BlockSize: cfg.BlockSize, MaxBody: cfg.MaxBody,
+		Keyring: cfg.Keyring, EchoLifetime: cfg.EchoLifetime, BlockSize: cfg.BlockSize, MaxBody: cfg.MaxBody,
 		ResponsePIV: cfg.ResponsePIV, Silent: cfg.Silent,
 	}
 	if cfg.Allow != nil {

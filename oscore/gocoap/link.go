@@ -1,8 +1,11 @@
 package gocoap
 
 import (
+	"context"
 	"hash/maphash"
+	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/oscorelay/oscorelay/internal/coap"
@@ -12,6 +15,7 @@ import (
 	"github.com/plgd-dev/go-coap/v3/message/codes"
 	"github.com/plgd-dev/go-coap/v3/message/pool"
 	"github.com/plgd-dev/go-coap/v3/mux"
+	coapnet "github.com/plgd-dev/go-coap/v3/net"
 )
 
 // link is a go-coap connection with what OSCORE needs beside it: requests sent
@@ -23,6 +27,7 @@ type link struct {
 	datagram bool
 	source   string
 	handlers chan struct{} // bounds the handlers that run
+	local    atomic.Pointer[coapnet.ControlMessage]
 
 	mu      sync.Mutex
 	waiting map[string]*waiter // by token: requests sent
@@ -68,19 +73,44 @@ func (l *link) close() {
 	}
 }
 
-// inspect sees a datagram before go-coap matches its message ID. A piggybacked
-// answer is verified here: one that fails must not stop the retransmission of
-// the request, so it is dropped.
-func (l *link) inspect(m *pool.Message) (drop bool) {
-	switch {
-	case m.Type() == message.Reset:
+// inspect takes a datagram before go-coap matches its message ID; true means
+// that go-coap must not see it. A piggybacked answer that fails to verify must
+// not stop the retransmission of the request, so it is dropped; one that
+// verifies goes on to stop it.
+func (l *link) inspect(h mux.Handler, m *pool.Message) (drop bool) {
+	switch m.Type() {
+	case message.Reset:
 		l.reset(m.MessageID())
-	case m.Type() == message.Acknowledgement && coap.Code(m.Code()).IsResponse():
-		if w := l.waiter(m.Token()); w != nil {
+		return false
+	case message.Acknowledgement:
+		if w := l.waiter(m.Token()); w != nil && coap.Code(m.Code()).IsResponse() {
 			return !w.receive(m)
 		}
+		return false
 	}
-	return false
+	return l.receive(h, m)
+}
+
+// arrivedAt notes at which of this host's addresses a datagram arrived, for
+// answers to leave from it.
+func (l *link) arrivedAt(cm *coapnet.ControlMessage) {
+	if cm == nil || len(cm.Dst) == 0 || cm.Dst.IsMulticast() {
+		return
+	}
+	if old := l.local.Load(); old != nil && old.IfIndex == cm.GetIfIndex() && old.Src.Equal(cm.Dst) {
+		return
+	}
+	l.local.Store(&coapnet.ControlMessage{IfIndex: cm.GetIfIndex(), Src: append(net.IP(nil), cm.Dst...)})
+}
+
+// outgoing returns a message to fill in, which leaves from the address that the
+// peer sends to.
+func (l *link) outgoing(ctx context.Context) *pool.Message {
+	m := l.conn.AcquireMessage(ctx)
+	if cm := l.local.Load(); cm != nil {
+		m.SetControlMessage(cm)
+	}
+	return m
 }
 
 // receive takes a message that is OSCORE's business; false leaves it to
@@ -102,11 +132,8 @@ func (l *link) receive(h mux.Handler, m *pool.Message) bool {
 	return false
 }
 
-// receiveResponse takes a response; piggybacked ones were seen by inspect.
+// receiveResponse takes a response that is not piggybacked.
 func (l *link) receiveResponse(w *waiter, m *pool.Message) {
-	if l.datagram && m.Type() == message.Acknowledgement {
-		return
-	}
 	switch {
 	case w != nil && w.receive(m):
 		if l.datagram && m.Type() == message.Confirmable {
@@ -177,7 +204,7 @@ func (l *link) serve(h mux.Handler, in oscore.Message, typ message.Type, mid int
 
 // write sends a message of this side's own, in plain or protected already.
 func (l *link) write(typ message.Type, mid int32, token message.Token, m oscore.Message) (int32, error) {
-	msg := l.conn.AcquireMessage(l.conn.Context())
+	msg := l.outgoing(l.conn.Context())
 	defer l.conn.ReleaseMessage(msg)
 	if err := fromOSCORE(msg, m); err != nil {
 		return 0, err
@@ -197,7 +224,7 @@ func (l *link) write(typ message.Type, mid int32, token message.Token, m oscore.
 
 // writeEmpty sends an empty acknowledgement or reset.
 func (l *link) writeEmpty(typ message.Type, mid int32) {
-	msg := l.conn.AcquireMessage(l.conn.Context())
+	msg := l.outgoing(l.conn.Context())
 	defer l.conn.ReleaseMessage(msg)
 	msg.SetCode(codes.Empty)
 	msg.SetType(typ)

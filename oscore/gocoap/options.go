@@ -4,6 +4,7 @@ import (
 	"time"
 
 	dtlsserver "github.com/plgd-dev/go-coap/v3/dtls/server"
+	"github.com/plgd-dev/go-coap/v3/message"
 	"github.com/plgd-dev/go-coap/v3/message/pool"
 	"github.com/plgd-dev/go-coap/v3/mux"
 	"github.com/plgd-dev/go-coap/v3/net/blockwise"
@@ -46,7 +47,7 @@ func (e *Endpoint) bundle(h mux.Handler) bundle {
 func (e *Endpoint) UDPServer(h mux.Handler) []udpserver.Option {
 	b := e.bundle(h)
 	return []udpserver.Option{
-		b.mux, b.blockwise, e.udpProcess(h), options.WithRequestMonitor[udpclient.RequestMonitorFunc](e.monitor),
+		b.mux, b.blockwise, e.udpProcess(), e.udpMonitor(h),
 		options.WithInactivityMonitor(serverIdle, func(c *udpclient.Conn) { _ = c.Close() }),
 	}
 }
@@ -55,7 +56,7 @@ func (e *Endpoint) UDPServer(h mux.Handler) []udpserver.Option {
 func (e *Endpoint) DTLSServer(h mux.Handler) []dtlsserver.Option {
 	b := e.bundle(h)
 	return []dtlsserver.Option{
-		b.mux, b.blockwise, e.udpProcess(h), options.WithRequestMonitor[udpclient.RequestMonitorFunc](e.monitor),
+		b.mux, b.blockwise, e.udpProcess(), e.udpMonitor(h),
 		options.WithInactivityMonitor(serverIdle, func(c *udpclient.Conn) { _ = c.Close() }),
 	}
 }
@@ -75,7 +76,7 @@ func (e *Endpoint) TCPServer(h mux.Handler) []tcpserver.Option {
 //	conn, err := udp.Dial(addr, ep.UDPClient(objects)...)
 func (e *Endpoint) UDPClient(h mux.Handler) []udp.Option {
 	b := e.bundle(h)
-	return []udp.Option{b.mux, b.blockwise, e.udpProcess(h), options.WithRequestMonitor[udpclient.RequestMonitorFunc](e.monitor)}
+	return []udp.Option{b.mux, b.blockwise, e.udpProcess(), e.udpMonitor(h)}
 }
 
 // TCPClient is [Endpoint.UDPClient] for a TCP or TLS connection.
@@ -84,20 +85,29 @@ func (e *Endpoint) TCPClient(h mux.Handler) []tcp.Option {
 	return []tcp.Option{b.mux, b.blockwise, e.tcpProcess(h)}
 }
 
-// udpProcess hooks in behind go-coap's matching of message IDs.
-func (e *Endpoint) udpProcess(h mux.Handler) options.ProcessReceivedMessageOpt[*udpclient.Conn] {
+// udpMonitor sees every datagram before go-coap does, which would take it for
+// a duplicate of any other with its message ID, a forged one included.
+func (e *Endpoint) udpMonitor(h mux.Handler) options.WithRequestMonitorOpt[udpclient.RequestMonitorFunc] {
+	return options.WithRequestMonitor[udpclient.RequestMonitorFunc](func(cc *udpclient.Conn, m *pool.Message) (drop bool, err error) {
+		l := e.link(cc, true)
+		l.arrivedAt(m.ControlMessage())
+		if drop = l.inspect(h, m); drop {
+			cc.InactivityMonitor().Notify()
+		}
+		return drop, nil
+	})
+}
+
+// udpProcess takes the verified piggybacked responses that go-coap has seen, to
+// end the retransmission of their requests.
+func (e *Endpoint) udpProcess() options.ProcessReceivedMessageOpt[*udpclient.Conn] {
 	return options.WithProcessReceivedMessageFunc(func(m *pool.Message, cc *udpclient.Conn, next config.HandlerFunc[*udpclient.Conn]) {
-		if e.link(cc, true).receive(h, m) {
+		if m.Type() == message.Acknowledgement && m.HasOption(optionOSCORE) {
 			cc.ReleaseMessage(m)
 			return
 		}
 		cc.ProcessReceivedMessageWithHandler(m, next)
 	})
-}
-
-// monitor sees every datagram before go-coap does.
-func (e *Endpoint) monitor(cc *udpclient.Conn, m *pool.Message) (drop bool, err error) {
-	return e.link(cc, true).inspect(m), nil
 }
 
 // tcpMonitor hooks in for streams, where go-coap ignores the received-message

@@ -142,7 +142,7 @@ func (s *serving) notifyLocked(now time.Time, m oscore.Message, typ message.Type
 		_, err = s.l.write(typ, -1, s.token, out)
 		return err
 	}
-	msg := s.l.conn.AcquireMessage(s.l.conn.Context())
+	msg := s.l.outgoing(s.l.conn.Context())
 	if err := fromOSCORE(msg, out); err != nil {
 		s.l.conn.ReleaseMessage(msg)
 		return err
