@@ -14,13 +14,13 @@ import (
 // sealed and opened under the keys of that request, whatever became of the
 // context meanwhile.
 type keyset struct {
-	sender     side
-	recipient  side
-	idContext  []byte
-	alg        AEAD
-	maxPlain   int // longest plaintext, in bytes
-	nonceLen   uint8
-	tagLen     uint8
+	sender    side
+	recipient side
+	idContext []byte
+	alg       AEAD
+	maxPlain  int // longest plaintext, in bytes
+	nonceLen  uint8
+	tagLen    uint8
 
 	answered atomic.Uint64 // responses sealed under a request's nonce
 	failed   atomic.Uint64 // messages that the Recipient Key refused

@@ -319,7 +319,8 @@ func merge(out, body, outer []byte) []byte {
 		}
 		for more && inner.Number < w.Number {
 			out = coap.AppendOption(out, previous, inner.Number, inner.Value)
-			previous, more = inner.Number, inner.Next()
+			previous = inner.Number
+			more = inner.Next()
 		}
 		if more && inner.Number == w.Number {
 			continue
@@ -329,7 +330,8 @@ func merge(out, body, outer []byte) []byte {
 	}
 	for more {
 		out = coap.AppendOption(out, previous, inner.Number, inner.Value)
-		previous, more = inner.Number, inner.Next()
+		previous = inner.Number
+		more = inner.Next()
 	}
 	return append(out, inner.Rest()...)
 }
