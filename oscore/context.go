@@ -97,7 +97,10 @@ func (c *Context) take() (uint64, error) {
 
 // SetWindow puts a replay window in place: one from [Restore] after a clean
 // shutdown, or [Fresh] for a context that never received a message.
-func (c *Context) SetWindow(w Window) { c.window = w }
+func (c *Context) SetWindow(w Window) {
+	w.large = slices.Clone(w.large)
+	c.window = w
+}
 
 // WindowState returns the replay window's content for a hand-over; ok is false
 // if the window is not initialised.

@@ -42,7 +42,7 @@ func OSCLinks(document string) iter.Seq2[string, bool] {
 					marked = marked || isOSC(part)
 				}
 			}
-			if len(target) < 2 || target[0] != '<' || target[len(target)-1] != '>' {
+			if len(target) < 2 || target[0] != '<' || strings.IndexByte(target[1:], '<') >= 0 || target[len(target)-1] != '>' {
 				continue
 			}
 			if !yield(target[1:len(target)-1], marked) {
