@@ -459,10 +459,9 @@ func TestSecretsStayOutOfEveryFormat(t *testing.T) {
 	p.MasterSecret = Secret("SECRETSECRET")
 	keys := must(p.Derive())(t)
 	c, _ := newPair(t, p, p.Swap())
-	var pending Pending
-	must(c.SealRequest(nil, &pending, get))(t)
+	x := newTrip(t, get)
 	var out strings.Builder
-	for _, v := range []any{p, &p, p.MasterSecret, &p.MasterSecret, keys, &keys, c, *c, &pending, []any{p.MasterSecret}, map[string]Secret{"k": p.MasterSecret}} {
+	for _, v := range []any{p, &p, p.MasterSecret, &p.MasterSecret, keys, &keys, c, *c, Context{}, &x.p, &x.r, []any{c}, []any{p.MasterSecret}, map[string]Secret{"k": p.MasterSecret}} {
 		// Not %p, which asks no Formatter: go vet refuses it for a struct.
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x", "%X", "%q", "%d"} {
 			fmt.Fprintf(&out, verb+"\n", v)
@@ -473,7 +472,9 @@ func TestSecretsStayOutOfEveryFormat(t *testing.T) {
 	raw := must(json.Marshal(map[string]any{"p": p, "k": keys}))(t)
 	out.Write(raw)
 	text := out.String()
-	for _, secret := range [][]byte{p.MasterSecret, keys.SenderKey, keys.RecipientKey} {
+	other := testParams()
+	otherKeys := must(other.Derive())(t)
+	for _, secret := range [][]byte{p.MasterSecret, keys.SenderKey, keys.RecipientKey, otherKeys.SenderKey, otherKeys.RecipientKey} {
 		for _, form := range []string{
 			"%s", "%x", "%X", "%d", "%v", "% x",
 		} {
