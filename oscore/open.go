@@ -43,7 +43,8 @@ func (c *Context) OpenRequest(dst []byte, r *Request, m Message) (Message, error
 		}
 	}
 	k.recipient.exchange(&r.exchange, int(k.nonceLen), env.opt.PartialIV)
-	in, err := k.decrypt(dst, &env, 0, r.nonce[:k.nonceLen], r.aadBytes())
+	var in inside
+	err := k.decrypt(&in, dst, &env, 0, r.nonce[:k.nonceLen], r.aadBytes())
 	if err != nil {
 		return Message{}, err
 	}
@@ -119,7 +120,8 @@ func (p *Pending) openUnder(dst []byte, k *keyset, m Message) (Message, error) {
 		xorPIV(&p.own, int(k.nonceLen), env.opt.PartialIV)
 		nonce, piv = p.own[:k.nonceLen], int64(pivNumber(env.opt.PartialIV))
 	}
-	in, err := k.decrypt(dst, &env, roomForObserve, nonce, p.aadBytes())
+	var in inside
+	err := k.decrypt(&in, dst, &env, roomForObserve, nonce, p.aadBytes())
 	if err != nil {
 		return Message{}, err
 	}
@@ -174,21 +176,22 @@ type envelope struct {
 // unwrap finds option 9 and the ciphertext (§8.2 step 2). Everything but
 // Class U options is left behind.
 func (e *envelope) unwrap(m Message) error {
-	b := m.Body
-	// Most messages have option 9 alone outside.
-	if len(b) > 2 && b[0]>>4 == byte(coap.OSCORE) {
+	// Most messages have option 9 alone outside, or behind Observe.
+	b, delta := m.Body, byte(coap.OSCORE)
+	if len(b) > 4 && b[0]>>4 == byte(coap.Observe) && b[0]&15 <= 3 {
+		b, delta = b[1+int(b[0]&15):], byte(coap.OSCORE-coap.Observe)
+	}
+	if len(b) > 2 && b[0]>>4 == delta && b[0]&15 <= 13 {
 		n, at := int(b[0]&15), 1
 		if n == 13 {
 			n, at = 13+int(b[1]), 2
 		}
-		if n < 14 || at == 2 {
-			if end := at + n; end+1 < len(b) && b[end] == 0xff {
-				e.ciphertext = b[end+1:]
-				return e.opt.parse(b[at:end:end])
-			}
+		if end := at + n; end+1 < len(b) && b[end] == 0xff {
+			e.ciphertext = b[end+1:]
+			return e.opt.parse(b[at:end:end])
 		}
 	}
-	return e.unwrapMixed(b)
+	return e.unwrapMixed(m.Body)
 }
 
 func (e *envelope) unwrapMixed(body []byte) error {
@@ -233,19 +236,21 @@ type inside struct {
 func (in *inside) body() []byte { return in.buf[in.start:] }
 
 // decrypt opens the ciphertext into dst's spare capacity, leaving room before
-// it for the options that are carried over and that many bytes more.
-func (k *keyset) decrypt(dst []byte, e *envelope, room int, nonce, aad []byte) (inside, error) {
+// it for the options that are carried over and that many bytes more, and fills
+// in a zero inside.
+func (k *keyset) decrypt(in *inside, dst []byte, e *envelope, room int, nonce, aad []byte) error {
 	n := len(e.ciphertext) - int(k.tagLen)
 	if n < 1 {
-		return inside{}, ErrDecrypt // not even room for a Code
+		return ErrDecrypt // not even room for a Code
 	}
 	room += len(e.outer)
 	buf := slices.Grow(dst, room+n)[len(dst):]
 	plaintext, err := k.open(buf[room:room:room+n], nonce, e.ciphertext, aad)
 	if err != nil {
-		return inside{}, err
+		return err
 	}
-	return inside{buf: buf[:room+n], start: room + 1, code: plaintext[0], observe: -1}, nil
+	in.buf, in.start, in.code, in.observe = buf[:room+n], room+1, plaintext[0], -1
+	return nil
 }
 
 // inspect checks what the AEAD has verified (§5.3): a well-formed body without

@@ -105,12 +105,17 @@ func (o *Option) append(dst []byte) []byte {
 		flags |= flagKID
 	}
 	dst = append(dst, flags)
-	dst = append(dst, o.PartialIV...)
+	for _, b := range o.PartialIV { // a call of memmove costs more
+		dst = append(dst, b)
+	}
 	if o.KIDContext != nil {
 		dst = append(dst, byte(len(o.KIDContext)))
 		dst = append(dst, o.KIDContext...)
 	}
-	return append(dst, o.KID...)
+	for _, b := range o.KID {
+		dst = append(dst, b)
+	}
+	return dst
 }
 
 // Sequence returns the Partial IV as a number.

@@ -27,7 +27,8 @@ func (c *Context) SealRequest(dst []byte, p *Pending, m Message) (Message, error
 	if !isRequest(m.Code) && !isSignal(m.Code) {
 		return Message{}, ErrCode
 	}
-	s := parts{observe: -1}
+	var s parts
+	s.observe = -1
 	if !plain(m.Body) || isSignal(m.Code) {
 		if err := s.divide(m); err != nil {
 			return Message{}, err
@@ -59,7 +60,8 @@ func (c *Context) SealRequestAs(dst []byte, p *Pending, inner, outer Message) (M
 	if !isRequest(inner.Code) && !isSignal(inner.Code) || !isRequest(outer.Code) {
 		return Message{}, ErrCode
 	}
-	s := parts{observe: -1}
+	var s parts
+	s.observe = -1
 	if err := s.divided(inner, outer.Body); err != nil {
 		return Message{}, err
 	}
@@ -81,7 +83,8 @@ func (c *Context) sealRequest(dst []byte, p *Pending, m Message, outer byte, s *
 	p.keys, p.piv, p.self = k, n, p
 	p.observe, p.signal = s.observe == 0, isSignal(m.Code)
 	p.done, p.nonceUsed, p.notified, p.notification = false, false, false, 0
-	opt := Option{PartialIV: piv, KIDContext: c.kidContext, KID: k.sender.kid()}
+	var opt Option // filled in field by field: a literal would be copied
+	opt.PartialIV, opt.KIDContext, opt.KID = piv, c.kidContext, k.sender.kid()
 	return k.protect(dst, p.nonceBytes(), p.aadBytes(), m, outer, s, &opt)
 }
 
@@ -121,7 +124,8 @@ func (r *Request) SealUnder(dst []byte, second *Context, kidContext []byte, m Me
 }
 
 func (r *Request) sealOnce(dst []byte, k *keyset, m Message, opt *Option) (Message, error) {
-	s := parts{observe: -1, response: true}
+	var s parts
+	s.observe, s.response = -1, true
 	if err := r.checkResponse(k, m, &s); err != nil {
 		return Message{}, err
 	}
@@ -170,7 +174,8 @@ func (c *Context) sealNumbered(dst []byte, r *Request, m Message) (Message, erro
 	if r.keys != k {
 		return Message{}, ErrContextChanged
 	}
-	s := parts{observe: -1, response: true}
+	var s parts
+	s.observe, s.response = -1, true
 	if err := r.checkResponse(k, m, &s); err != nil {
 		return Message{}, err
 	}
@@ -182,7 +187,9 @@ func (c *Context) sealNumbered(dst []byte, r *Request, m Message) (Message, erro
 	piv := buf[:putPIV(&buf, n)]
 	c.nonce = k.sender.nonce
 	xorPIV(&c.nonce, int(k.nonceLen), piv)
-	return k.protect(dst, c.nonce[:k.nonceLen], r.aadBytes(), m, responseCode(&s), &s, &Option{PartialIV: piv})
+	var opt Option
+	opt.PartialIV = piv
+	return k.protect(dst, c.nonce[:k.nonceLen], r.aadBytes(), m, responseCode(&s), &s, &opt)
 }
 
 func (r *Request) checkResponse(k *keyset, m Message, s *parts) error {
@@ -217,17 +224,20 @@ func responseCode(s *parts) byte {
 type parts struct {
 	response bool
 	mixed    bool   // some option travels outside: the body must be divided
+	alone    bool   // that option is Observe, and no other
 	proxyURI bool   // a Proxy-Uri is among them, with a path or a query
 	given    bool   // outer is the caller's own division
 	outer    []byte // options that the caller set outside
 	observe  int64  // value of the Observe option, -1 if absent
+	at       int    // where in the body the Observe option stands
+	length   int    // of its value
 }
 
 // divide walks a body and finds what travels outside by the class table.
 func (s *parts) divide(m Message) error {
 	seen := uint64(0)
 	w := coap.Walk(m.Body)
-	for w.Next() {
+	for at := 0; w.Next(); at = len(m.Body) - len(w.Rest()) {
 		n := w.Number
 		switch {
 		case n == coap.OSCORE:
@@ -247,12 +257,13 @@ func (s *parts) divide(m Message) error {
 			if !ok || len(w.Value) > 3 {
 				return coap.ErrFormat
 			}
-			s.observe = int64(v)
+			s.observe, s.at, s.length = int64(v), at, len(w.Value)
 		case coap.ProxyURI:
 			origin, _, _, err := divideURI(string(w.Value))
 			s.proxyURI = err != nil || origin != string(w.Value)
 		}
 	}
+	s.alone = seen == 1<<coap.Observe
 	return w.Err()
 }
 
@@ -293,6 +304,11 @@ func (k *keyset) protect(dst, nonce, aad []byte, m Message, outer byte, s *parts
 	switch {
 	case s.given:
 		dst = appendOuter(dst, s.outer, opt, ^uint64(0))
+	case s.alone:
+		// One byte of header: the number and the length are below 13.
+		dst = append(dst, byte(coap.Observe)<<4|byte(s.length))
+		dst = append(dst, m.Body[s.at+1:s.at+1+s.length]...)
+		dst = appendOSCORE(dst, coap.Observe, opt)
 	case s.mixed:
 		dst = appendOuter(dst, m.Body, opt, classU|1<<coap.Observe)
 	default:
@@ -300,9 +316,15 @@ func (k *keyset) protect(dst, nonce, aad []byte, m Message, outer byte, s *parts
 	}
 	plain := len(dst) + 1
 	dst = append(dst, 0xff, m.Code)
-	if s.mixed {
+	switch {
+	case s.alone && s.response:
+		// The inner Observe is empty (§4.1.3.5.2); all else stays as it is.
+		dst = append(dst, m.Body[:s.at]...)
+		dst = append(dst, m.Body[s.at]&0xf0)
+		dst = append(dst, m.Body[s.at+1+s.length:]...)
+	case s.mixed && !s.alone:
 		dst = appendInner(dst, m.Body, s.response)
-	} else {
+	default:
 		dst = append(dst, m.Body...)
 	}
 	out, err := k.seal(dst[:plain], nonce, dst[plain:], aad)
