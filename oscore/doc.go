@@ -45,6 +45,6 @@
 //
 // Sizes: IDs up to nonce length - 6 bytes (7 for the default algorithm), ID
 // Context up to 230 bytes, plaintext up to 65535 bytes with AES-CCM-16-*,
-// 2^40 - 1 sequence numbers. With enough spare capacity in dst the four
+// 2^40 sequence numbers. With enough spare capacity in dst the four
 // operations do not allocate.
 package oscore
