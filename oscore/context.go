@@ -20,10 +20,13 @@ const MaxSequence = 1<<40 - 1
 // [Request] or [Pending] stays right when the context is replaced meanwhile.
 type Context struct {
 	keys       *keyset
+	kidContext []byte // as sent in requests; nil: none
 	next       uint64 // the next sender sequence number
 	limit      uint64 // end of the lease, exclusive
+	numbered   uint64 // messages sealed under a sequence number
 	window     Window
 	windowSize int
+	nonce      [maxNonce]byte // scratch: the nonce of a response with a Partial IV
 }
 
 // New derives a context from its parameters (§3.2).
@@ -32,7 +35,11 @@ func New(p Params) (*Context, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Context{keys: keys, windowSize: p.WindowSize}, nil
+	c := &Context{keys: keys, windowSize: p.WindowSize}
+	if !p.OmitKIDContext {
+		c.kidContext = keys.idContext
+	}
+	return c, nil
 }
 
 // Begin opens the replay window and leases every sequence number from 0 on. It
@@ -40,7 +47,7 @@ func New(p Params) (*Context, error) {
 // survive no restart: a key just agreed on, or a test. On any other context it
 // repeats nonces; on one that already has a lease or a window it panics.
 func (c *Context) Begin() {
-	if c.limit != 0 || c.window.open {
+	if c.next != 0 || c.limit != 0 || c.window.open {
 		panic("oscore: Begin on a context in use")
 	}
 	c.window = Fresh(c.windowSize)
@@ -84,12 +91,16 @@ func (c *Context) take() (uint64, error) {
 	}
 	n := c.next
 	c.next++
+	c.numbered++
 	return n, nil
 }
 
 // SetWindow puts a replay window in place: one from [Restore] after a clean
 // shutdown, or [Fresh] for a context that never received a message.
-func (c *Context) SetWindow(w Window) { c.window = w }
+func (c *Context) SetWindow(w Window) {
+	w.large = slices.Clone(w.large)
+	c.window = w
+}
 
 // WindowState returns the replay window's content for a hand-over; ok is false
 // if the window is not initialised.
@@ -125,10 +136,10 @@ func (c *Context) AcceptEcho(r *Request) error {
 }
 
 // SenderID returns the Sender ID. The caller must not change it.
-func (c *Context) SenderID() []byte { return c.keys.senderID }
+func (c *Context) SenderID() []byte { return c.keys.sender.kid() }
 
 // RecipientID returns the Recipient ID. The caller must not change it.
-func (c *Context) RecipientID() []byte { return c.keys.recipientID }
+func (c *Context) RecipientID() []byte { return c.keys.recipient.kid() }
 
 // IDContext returns the ID Context, nil if it is absent. The caller must not
 // change it.
@@ -140,8 +151,15 @@ func (c *Context) Algorithm() AEAD { return c.keys.alg }
 // SetKIDContext sets what requests carry as kid context: nil for none. The
 // default is the ID Context; Appendix B.2 wraps it in a CBOR byte string, and
 // leaves it out once both ends have adopted the context. What is accepted from
-// the peer does not depend on it.
-func (c *Context) SetKIDContext(b []byte) { c.keys.kidContext = slices.Clone(b) }
+// the peer does not depend on it. One that does not fit the option beside
+// Partial IV and kid, above [MaxKIDContext], is refused with ErrInvalid.
+func (c *Context) SetKIDContext(b []byte) error {
+	if len(b) > MaxKIDContext {
+		return ErrInvalid
+	}
+	c.kidContext = slices.Clone(b)
+	return nil
+}
 
 // Usage counts what was done under a context's keys, for the limits of
 // draft-ietf-core-oscore-key-limits.
@@ -160,20 +178,19 @@ func (u Usage) Near() bool {
 // limitQ is the same for all algorithms (key-limits §2.1.1).
 const limitQ = 1 << 20
 
-// Usage returns the counters of the context's keys. It may be called
-// concurrently with everything else.
+// Usage returns the counters of the context's keys. Responses that are sealed
+// or opened elsewhere at the same time are counted too.
 func (c *Context) Usage() Usage {
-	return Usage{c.keys.encrypted.Load(), c.keys.failed.Load(), limitQ, aeads[c.keys.alg].limitV}
+	return Usage{c.numbered + c.keys.answered.Load(), c.keys.failed.Load(), limitQ, aeads[c.keys.alg].limitV}
 }
 
-// Wipe overwrites the keys. The context, and every request and response that
+// Wipe overwrites the keys; those of AES-GCM and ChaCha20/Poly1305 are inside
+// the standard library's and x/crypto's ciphers and can only be let go. The context, and every request and response that
 // it opened or sealed, must not be used afterwards.
 func (c *Context) Wipe() {
 	k := c.keys
-	k.sender.ccm.Wipe()
-	k.recipient.ccm.Wipe()
-	k.sender.std, k.recipient.std = nil, nil
-	clear(k.commonIV[:])
-	c.limit, c.next = 0, MaxSequence+1
+	k.sender.wipe()
+	k.recipient.wipe()
+	c.limit, c.next = MaxSequence+1, MaxSequence+1
 	c.window = Window{}
 }

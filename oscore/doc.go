@@ -26,7 +26,9 @@
 // round trip or the knowledge that it is new opens it ([Context.SetWindow],
 // [Context.AcceptEcho]). Package keys does both.
 //
-//	params.go     §3.2    input parameters, key derivation
+//	params.go     §3.2    input parameters
+//	hkdf.go       §3.2.1  key derivation
+//	algorithm.go          the AEADs and HKDFs of COSE, their sizes and limits
 //	context.go    §3.1    context, lease of sender sequence numbers
 //	window.go     §7.4    replay window
 //	option.go     §6.1    the OSCORE option
@@ -36,11 +38,13 @@
 //	open.go       §8.2 §8.4  verifying, notifications (§7.4.1)
 //	exchange.go   §8      what binds a response to its request
 //	proxyuri.go   §4.1.3.3   Proxy-Uri
+//	link.go       §9      the osc attribute of web links
 //	http.go       §11     the HTTP header field
+//	keyring.go    what an endpoint asks of a key store
 //	cbor.go       the CBOR of §3.2.1, §5.4 and Appendix B.2
 //
 // Sizes: IDs up to nonce length - 6 bytes (7 for the default algorithm), ID
 // Context up to 230 bytes, plaintext up to 65535 bytes with AES-CCM-16-*,
-// 2^40 - 1 sequence numbers. With enough spare capacity in dst the four
+// 2^40 sequence numbers. With enough spare capacity in dst the four
 // operations do not allocate.
 package oscore

@@ -52,7 +52,9 @@ func (r *Request) reset() {
 	r.exchange.keys = nil
 	r.self = nil
 	r.proven, r.observe, r.signal = false, false, false
-	r.spent.Store(false)
+	if r.spent.Load() { // a load is cheap, a store is a locked instruction
+		r.spent.Store(false)
+	}
 }
 
 // Pending is the client's side of a request that was sent: only it can open
@@ -68,6 +70,7 @@ type Pending struct {
 	nonceUsed    bool // a response under the request's nonce was accepted
 	notified     bool // notification holds a number
 	notification uint64
+	own          [maxNonce]byte // scratch: the nonce of a response with a Partial IV
 }
 
 // PartialIV returns the request's sequence number.

@@ -1,6 +1,9 @@
 package oscore
 
-import "encoding/base64"
+import (
+	"encoding/base64"
+	"strings"
+)
 
 // MediaType is the payload type of an OSCORE message over HTTP (§11.2).
 const MediaType = "application/oscore"
@@ -18,8 +21,9 @@ func HTTPHeader(value []byte) string {
 // ParseHTTPHeader is the inverse of [HTTPHeader]. It returns ErrDecode for
 // what is not base64url without padding.
 func ParseHTTPHeader(s string) ([]byte, error) {
+	// The decoder passes over line breaks; §11.1 has no place for them.
 	value, err := base64.RawURLEncoding.Strict().DecodeString(s)
-	if err != nil || len(value) == 0 || len(value) > 255 {
+	if err != nil || strings.ContainsAny(s, "\r\n") || len(value) == 0 || len(value) > maxOption {
 		return nil, ErrDecode
 	}
 	if len(value) == 1 && value[0] == 0 {

@@ -16,63 +16,64 @@ import (
 type keyset struct {
 	sender    side
 	recipient side
+	idContext []byte
+	alg       AEAD
+	maxPlain  int // longest plaintext, in bytes
+	nonceLen  uint8
+	tagLen    uint8
 
-	senderID    []byte
-	recipientID []byte
-	idContext   []byte
-	kidContext  []byte // as sent in requests; nil: none
-	commonIV    [maxNonce]byte
-	alg         AEAD
-	nonceLen    uint8
-	tagLen      uint8
-	maxPlain    int // longest plaintext, in bytes
-
-	encrypted atomic.Uint64 // messages sealed under the Sender Key
-	failed    atomic.Uint64 // messages that the Recipient Key refused
+	answered atomic.Uint64 // responses sealed under a request's nonce
+	failed   atomic.Uint64 // messages that the Recipient Key refused
+	lent     atomic.Bool   // a response was sealed under another keyset's nonce
 }
 
-const maxNonce = 13
+const (
+	maxNonce = 13
+	maxID    = maxNonce - 6
+)
 
 // side is one direction: its AEAD, and the templates of nonce and AAD with
 // holes for the Partial IV.
 type side struct {
-	ccm   ccm.Key
-	std   cipher.AEAD    // in place of ccm for the other algorithms
-	nonce [maxNonce]byte // §5.2 with a Partial IV of 0
-	aad   [maxAAD]byte   // §5.4 up to the request_piv, for requests of this side
-	// aadLen is how much of aad is template.
-	aadLen uint8
+	ccm    ccm.Key
+	std    cipher.AEAD    // in place of ccm for the other algorithms
+	nonce  [maxNonce]byte // §5.2 with a Partial IV of 0
+	aad    [maxAAD]byte   // §5.4 up to the request_piv, for requests of this side
+	aadLen uint8          // how much of aad is template
+	id     [maxID]byte
+	idLen  uint8
 }
 
+// kid returns the side's ID, never nil.
+func (s *side) kid() []byte { return s.id[:s.idLen:s.idLen] }
+
 // maxAAD bounds the Enc_structure: 12 bytes of head, then the array [1, [alg],
-// request_kid (7), request_piv (5), h”].
-const maxAAD = 12 + 5 + 1 + 7 + 1 + 5 + 1 + 4
+// request_kid, request_piv, h”].
+const maxAAD = 12 + 5 + (1 + maxID) + (1 + maxPIVLen) + 1
 
 // newKeyset derives and expands the keys of the parameters.
 func newKeyset(p *Params) (*keyset, error) {
-	derived, err := p.Derive()
-	if err != nil {
+	if err := p.Check(); err != nil {
 		return nil, err
 	}
-	defer clear(derived.SenderKey)
-	defer clear(derived.RecipientKey)
+	var d derived
+	defer func() { d = derived{} }()
+	if err := p.derive(&d); err != nil {
+		return nil, err
+	}
 	alg := p.AEAD.orDefault()
 	info := aeads[alg]
 	k := &keyset{
-		senderID: slices.Clone(p.SenderID), recipientID: slices.Clone(p.RecipientID), idContext: slices.Clone(p.IDContext),
-		alg: alg, nonceLen: uint8(info.nonce), tagLen: uint8(info.tag), maxPlain: maxPlaintext,
+		idContext: slices.Clone(p.IDContext),
+		alg:       alg, nonceLen: uint8(info.nonce), tagLen: uint8(info.tag), maxPlain: maxPlaintext,
 	}
 	if info.ccm && info.nonce == 13 {
 		k.maxPlain = 1<<16 - 1 // the length field of AES-CCM-16-* has 2 bytes (RFC 3610 §2.1)
 	}
-	if p.IDContext != nil && !p.OmitKIDContext {
-		k.kidContext = k.idContext
-	}
-	copy(k.commonIV[:], derived.CommonIV)
-	if err := k.sender.init(alg, info, derived.SenderKey, k.senderID, derived.CommonIV); err != nil {
+	if err := k.sender.init(alg, info, d.senderKey[:info.key], p.SenderID, &d.commonIV); err != nil {
 		return nil, err
 	}
-	if err := k.recipient.init(alg, info, derived.RecipientKey, k.recipientID, derived.CommonIV); err != nil {
+	if err := k.recipient.init(alg, info, d.recipientKey[:info.key], p.RecipientID, &d.commonIV); err != nil {
 		return nil, err
 	}
 	return k, nil
@@ -82,7 +83,7 @@ func newKeyset(p *Params) (*keyset, error) {
 // carries more in one message than a stream frame's four-byte length.
 const maxPlaintext = 1<<31 - 1
 
-func (s *side) init(alg AEAD, info aeadInfo, key, id, commonIV []byte) (err error) {
+func (s *side) init(alg AEAD, info aeadInfo, key, id []byte, commonIV *[maxNonce]byte) (err error) {
 	if info.ccm {
 		err = s.ccm.Init(key, info.nonce, info.tag)
 	} else {
@@ -91,6 +92,7 @@ func (s *side) init(alg AEAD, info aeadInfo, key, id, commonIV []byte) (err erro
 	if err != nil {
 		return err
 	}
+	s.idLen = uint8(copy(s.id[:], id))
 	// §5.2: the ID's length, the ID padded to nonce length - 6, five bytes of
 	// Partial IV; all of it XORed with the Common IV.
 	n := info.nonce
@@ -110,23 +112,26 @@ func (s *side) init(alg AEAD, info aeadInfo, key, id, commonIV []byte) (err erro
 	return nil
 }
 
+func (s *side) wipe() {
+	s.ccm.Wipe()
+	s.std = nil
+	clear(s.nonce[:])
+}
+
 // aadHead is where the head of external_aad stands in the Enc_structure.
 const aadHead = 11
 
 // exchange writes the nonce and the AAD of a request of this side with the
 // given Partial IV.
 func (s *side) exchange(x *exchange, nonceLen int, piv []byte) {
-	x.nonce = s.nonce
+	x.nonce, x.aad = s.nonce, s.aad
 	xorPIV(&x.nonce, nonceLen, piv)
-	x.aad = s.aad
 	n := int(s.aadLen)
-	x.aad[n] = 0x40 | byte(len(piv))
-	n++
-	n += copy(x.aad[n:], piv)
-	x.aad[n] = 0x40 // options: no Class I option exists
-	n++
-	x.aad[aadHead] = 0x40 | byte(n-aadHead-1)
-	x.aadLen = uint8(n)
+	b := append(x.aad[:n], 0x40|byte(len(piv)))
+	b = append(b, piv...)
+	b = append(b, 0x40) // options: no Class I option exists
+	b[aadHead] = 0x40 | byte(len(b)-aadHead-1)
+	x.aadLen = uint8(len(b))
 }
 
 // xorPIV completes a nonce template with a Partial IV, right-aligned (§5.2).
@@ -139,7 +144,6 @@ func xorPIV(nonce *[maxNonce]byte, nonceLen int, piv []byte) {
 
 // seal encrypts plaintext in place at the end of dst.
 func (k *keyset) seal(dst, nonce, plaintext, aad []byte) ([]byte, error) {
-	k.encrypted.Add(1)
 	if k.sender.std != nil {
 		return k.sender.std.Seal(dst, nonce, plaintext, aad), nil
 	}
@@ -164,7 +168,7 @@ func (k *keyset) open(dst, nonce, ciphertext, aad []byte) (out []byte, err error
 // context may come as the ID Context itself or wrapped in a CBOR byte string,
 // as Appendix B.2 has it.
 func (k *keyset) matches(o *Option) bool {
-	if !bytes.Equal(o.KID, k.recipientID) {
+	if !bytes.Equal(o.KID, k.recipient.kid()) {
 		return false
 	}
 	if o.KIDContext == nil {

@@ -25,8 +25,8 @@ import (
 // error.
 func (c *Context) OpenRequest(dst []byte, r *Request, m Message) (Message, error) {
 	r.reset()
-	env, err := unwrap(m)
-	if err != nil {
+	var env envelope
+	if err := env.unwrap(m); err != nil {
 		return Message{}, err
 	}
 	if env.opt.PartialIV == nil || env.opt.KID == nil {
@@ -36,15 +36,15 @@ func (c *Context) OpenRequest(dst []byte, r *Request, m Message) (Message, error
 	if !k.matches(&env.opt) {
 		return Message{}, ErrNoContext
 	}
-	piv := env.opt.Sequence()
+	piv := pivNumber(env.opt.PartialIV)
 	if c.window.open {
 		if err := c.window.Check(piv); err != nil {
 			return Message{}, err
 		}
 	}
 	k.recipient.exchange(&r.exchange, int(k.nonceLen), env.opt.PartialIV)
-	nonce, aad := r.nonce[:k.nonceLen], r.aad[:r.aadLen]
-	plain, err := k.decrypt(dst, env, nonce, aad)
+	var in inside
+	err := k.decrypt(&in, dst, &env, 0, r.nonce[:k.nonceLen], r.aadBytes())
 	if err != nil {
 		return Message{}, err
 	}
@@ -55,15 +55,17 @@ func (c *Context) OpenRequest(dst []byte, r *Request, m Message) (Message, error
 		r.proven = true
 	}
 	r.keys, r.piv, r.self = k, piv, r
-	out, seen, err := assemble(dst, plain, env, -1)
-	if err == nil && !isRequest(out.Code) && !isSignal(out.Code) {
+	var out Message
+	if !isRequest(in.code) && !isSignal(in.code) {
 		err = ErrPlaintext
+	} else {
+		err = in.inspect()
 	}
 	if err != nil {
-		clear(plain)
-		out = Message{}
+		in.wipe()
 	} else {
-		r.observe, r.signal = seen.observe == 0, isSignal(out.Code)
+		r.observe, r.signal = in.observe == 0, isSignal(in.code)
+		out = env.assemble(&in)
 	}
 	if !r.proven {
 		// Freshness comes first: a malformed message is no reason to answer
@@ -107,33 +109,38 @@ func (p *Pending) openUnder(dst []byte, k *keyset, m Message) (Message, error) {
 	if p.done {
 		return Message{}, ErrAnswered
 	}
-	env, err := unwrap(m)
-	if err != nil {
+	var env envelope
+	if err := env.unwrap(m); err != nil {
 		return Message{}, err
 	}
 	// Step 4: the request's nonce, or one of the server's own Partial IV.
-	nonce, piv := p.nonce, int64(-1)
+	nonce, piv := p.nonceBytes(), int64(-1)
 	if env.opt.PartialIV != nil {
-		nonce = k.recipient.nonce
-		xorPIV(&nonce, int(k.nonceLen), env.opt.PartialIV)
-		piv = int64(env.opt.Sequence())
+		p.own = k.recipient.nonce
+		xorPIV(&p.own, int(k.nonceLen), env.opt.PartialIV)
+		nonce, piv = p.own[:k.nonceLen], int64(pivNumber(env.opt.PartialIV))
 	}
-	plain, err := k.decrypt(dst, env, nonce[:k.nonceLen], p.aadBytes())
+	var in inside
+	err := k.decrypt(&in, dst, &env, roomForObserve, nonce, p.aadBytes())
 	if err != nil {
 		return Message{}, err
 	}
-	out, seen, err := assemble(dst, plain, env, max(piv, 0))
-	if err == nil && !isResponse(out.Code) && !(p.signal && isSignal(out.Code)) {
+	if !isResponse(in.code) && !(p.signal && isSignal(in.code)) {
 		err = ErrPlaintext
+	} else {
+		err = in.inspect()
 	}
 	if err == nil {
-		err = p.admit(seen.observe >= 0, piv)
+		err = p.admit(in.observe >= 0, piv)
 	}
 	if err != nil {
-		clear(plain)
+		in.wipe()
 		return Message{}, err
 	}
-	return out, nil
+	if in.observe >= 0 {
+		in.setObserve(uint32(max(piv, 0)) & 0xffffff)
+	}
+	return env.assemble(&in), nil
 }
 
 // admit applies the rules for notifications (§7.4.1, §8.4.2 step A) and moves
@@ -145,9 +152,10 @@ func (p *Pending) admit(notification bool, piv int64) error {
 	case !notification:
 		p.done = true // the only response, or the end of an observation
 		return nil
-	case piv < 0 && (p.nonceUsed || p.notified):
-		// At most one without a Partial IV, and it counts as the oldest.
-		return ErrNotification
+	case piv < 0 && p.nonceUsed:
+		return ErrNotification // at most one without a Partial IV
+	case piv < 0 && p.notified:
+		return ErrStale // it counts as the oldest
 	case piv < 0:
 		p.nonceUsed = true
 		return nil
@@ -162,155 +170,172 @@ func (p *Pending) admit(notification bool, piv int64) error {
 type envelope struct {
 	opt        Option
 	ciphertext []byte
-	body       []byte
-	carried    bool // some Class U option beside option 9 is to be carried over
-	optionsLen int
+	outer      []byte // the outer options, if some of Class U are to be carried over
 }
 
 // unwrap finds option 9 and the ciphertext (§8.2 step 2). Everything but
 // Class U options is left behind.
-func unwrap(m Message) (env envelope, err error) {
+func (e *envelope) unwrap(m Message) error {
+	// Most messages have option 9 alone outside, or behind Observe.
+	b, delta := m.Body, byte(coap.OSCORE)
+	if len(b) > 4 && b[0]>>4 == byte(coap.Observe) && b[0]&15 <= 3 {
+		b, delta = b[1+int(b[0]&15):], byte(coap.OSCORE-coap.Observe)
+	}
+	if len(b) > 2 && b[0]>>4 == delta && b[0]&15 <= 13 {
+		n, at := int(b[0]&15), 1
+		if n == 13 {
+			n, at = 13+int(b[1]), 2
+		}
+		if end := at + n; end+1 < len(b) && b[end] == 0xff {
+			e.ciphertext = b[end+1:]
+			return e.opt.parse(b[at:end:end])
+		}
+	}
+	return e.unwrapMixed(m.Body)
+}
+
+func (e *envelope) unwrapMixed(body []byte) error {
 	var value []byte
-	found := false
-	w := coap.Walk(m.Body)
+	found, carried := false, false
+	w := coap.Walk(body)
 	for w.Next() {
 		switch {
 		case w.Number == coap.OSCORE:
 			if found {
-				return env, ErrDecode // not repeatable (RFC 7252 §5.4.5)
+				return ErrDecode // not repeatable (RFC 7252 §5.4.5)
 			}
 			value, found = w.Value, true
-		case classU(w.Number):
-			env.carried = true
+		case isClassU(w.Number):
+			carried = true
 		}
 	}
 	if w.Err() != nil {
-		return env, ErrDecode
+		return ErrDecode
 	}
 	if !found {
-		return env, ErrUnprotected
+		return ErrUnprotected
 	}
-	env.ciphertext = w.Payload()
-	if env.ciphertext == nil {
-		return env, ErrDecode // §2: an OSCORE message has a payload
+	if e.ciphertext = w.Payload(); e.ciphertext == nil {
+		return ErrDecode // §2: an OSCORE message has a payload
 	}
-	env.body, env.optionsLen = m.Body, len(m.Body)-len(env.ciphertext)-1
-	env.opt, err = ParseOption(value)
-	return env, err
+	if carried {
+		e.outer = body[:len(body)-len(e.ciphertext)-1]
+	}
+	return e.opt.parse(value)
 }
+
+// inside is a plaintext taken apart.
+type inside struct {
+	buf     []byte // room, then the plaintext
+	start   int    // where in buf the body begins, after the Code
+	code    byte
+	observe int64 // value of the Observe option, -1 if absent
+	at      int   // where in buf the Observe option stands
+}
+
+func (in *inside) body() []byte { return in.buf[in.start:] }
 
 // decrypt opens the ciphertext into dst's spare capacity, leaving room before
-// it for the options that are carried over, and returns the plaintext.
-func (k *keyset) decrypt(dst []byte, env envelope, nonce, aad []byte) ([]byte, error) {
-	if len(env.ciphertext) < int(k.tagLen)+1 {
-		return nil, ErrDecrypt // not even room for a Code
+// it for the options that are carried over and that many bytes more, and fills
+// in a zero inside.
+func (k *keyset) decrypt(in *inside, dst []byte, e *envelope, room int, nonce, aad []byte) error {
+	n := len(e.ciphertext) - int(k.tagLen)
+	if n < 1 {
+		return ErrDecrypt // not even room for a Code
 	}
-	gap := 0
-	if env.carried {
-		gap = env.optionsLen
+	room += len(e.outer)
+	buf := slices.Grow(dst, room+n)[len(dst):]
+	plaintext, err := k.open(buf[room:room:room+n], nonce, e.ciphertext, aad)
+	if err != nil {
+		return err
 	}
-	// Room also for the Observe value that assemble may write.
-	dst = slices.Grow(dst, gap+len(env.ciphertext)+4)
-	at := len(dst) + gap
-	return k.open(dst[at:at:cap(dst)], nonce, env.ciphertext, aad)
+	in.buf, in.start, in.code, in.observe = buf[:room+n], room+1, plaintext[0], -1
+	return nil
 }
 
-// inside is what assemble saw in the plaintext.
-type inside struct {
-	observe int64 // value of the inner Observe option, -1 if absent
+// inspect checks what the AEAD has verified (§5.3): a well-formed body without
+// an OSCORE option (§4.1.3.7).
+func (in *inside) inspect() error {
+	if plain(in.body()) {
+		return nil
+	}
+	w := coap.Walk(in.body())
+	for at := in.start; w.Next(); at = len(in.buf) - len(w.Rest()) {
+		switch {
+		case w.Number == coap.OSCORE:
+			return ErrPlaintext
+		case w.Number == coap.Observe && !isSignal(in.code):
+			v, ok := coap.Uint(w.Value)
+			if !ok || len(w.Value) > 3 || in.observe >= 0 {
+				return ErrPlaintext
+			}
+			in.observe, in.at = int64(v), at
+		}
+	}
+	if w.Err() != nil {
+		return ErrPlaintext
+	}
+	return nil
+}
+
+// wipe overwrites a plaintext that is not handed on.
+func (in *inside) wipe() { clear(in.buf) }
+
+// roomForObserve is what setObserve needs in front of the plaintext: three
+// bytes, less the Code's.
+const roomForObserve = 2
+
+// setObserve gives the Observe option, which the body has, the value v. What
+// stands before the value moves into the room in front of the body.
+func (in *inside) setObserve(v uint32) {
+	var b [4]byte
+	value := coap.AppendUint(b[:0], v)
+	head := in.buf[in.at] // delta and length are below 13: one byte
+	start := in.start + int(head&15) - len(value)
+	at := start + copy(in.buf[start:], in.buf[in.start:in.at])
+	in.buf[at] = head&0xf0 | byte(len(value))
+	copy(in.buf[at+1:], value)
+	in.start, in.at = start, at
 }
 
 // assemble makes the message out of a plaintext: Code, inner options and
-// payload, with the carried-over outer options merged in (§8.2 step 7).
-// observe is the value that an inner Observe option of a response becomes, -1
-// to leave it as it is.
-func assemble(dst, plain []byte, env envelope, observe int64) (Message, inside, error) {
-	seen := inside{observe: -1}
-	if len(plain) == 0 {
-		return Message{}, seen, ErrPlaintext
+// payload, with the outer options of Class U merged in (§8.2 step 7). A
+// signalling message has no outer options (§4.3).
+func (e *envelope) assemble(in *inside) Message {
+	if e.outer == nil || isSignal(in.code) {
+		return Message{in.code, in.body()}
 	}
-	code, body := plain[0], plain[1:]
-	w := coap.Walk(body)
-	for w.Next() {
-		switch w.Number {
-		case coap.OSCORE:
-			return Message{}, seen, ErrPlaintext // §4.1.3.7
-		case coap.Observe:
-			v, ok := coap.Uint(w.Value)
-			if !ok || len(w.Value) > 3 || seen.observe >= 0 {
-				return Message{}, seen, ErrPlaintext
-			}
-			seen.observe = int64(v)
-		}
-	}
-	if w.Err() != nil {
-		return Message{}, seen, ErrPlaintext
-	}
-	rewrite := observe >= 0 && seen.observe >= 0
-	if !env.carried && !rewrite {
-		return Message{code, body}, seen, nil
-	}
-	if rewrite {
-		body = setObserve(body, uint32(observe)&0xffffff)
-	}
-	if env.carried {
-		body = merge(dst[len(dst):cap(dst)], body, env)
-	}
-	return Message{code, body}, seen, nil
-}
-
-// setObserve gives the Observe option of a body the value v.
-func setObserve(body []byte, v uint32) []byte {
-	out := make([]byte, 0, len(body)+4)
-	var previous uint16
-	w := coap.Walk(body)
-	for w.Next() {
-		value := w.Value
-		if w.Number == coap.Observe {
-			var b [4]byte
-			value = coap.AppendUint(b[:0], v)
-		}
-		out = coap.AppendOption(out, previous, w.Number, value)
-		previous = w.Number
-		if w.Number >= coap.Observe {
-			break // the deltas after it are unchanged
-		}
-	}
-	return append(out, w.Rest()...)
+	return Message{in.code, merge(in.buf[:0], in.body(), e.outer)}
 }
 
 // merge writes the inner body with the outer Class U options among its own.
 // An outer option that the plaintext holds too is left out: the inner one is
-// authentic. The output may stand in front of body in one array: it never
-// overtakes it, since merging does not lengthen an option.
-func merge(out, body []byte, env envelope) []byte {
-	if cap(out) < len(body)+env.optionsLen {
-		out = make([]byte, 0, len(body)+env.optionsLen)
-	}
-	out = out[:0]
+// authentic (§8.2 step 7). The output stands in front of the body in one array,
+// as far in front as outer is long: it never overtakes the body, since merging
+// does not lengthen an option.
+func merge(out, body, outer []byte) []byte {
 	var previous uint16
-	put := func(number uint16, value []byte) {
-		out = coap.AppendOption(out, previous, number, value)
-		previous = number
-	}
 	inner := coap.Walk(body)
 	more := inner.Next()
-	outer := coap.Walk(env.body[:env.optionsLen])
-	for outer.Next() {
-		if outer.Number == coap.OSCORE || !classU(outer.Number) {
+	w := coap.Walk(outer)
+	for w.Next() {
+		if w.Number == coap.OSCORE || !isClassU(w.Number) {
 			continue
 		}
-		for more && inner.Number < outer.Number {
-			put(inner.Number, inner.Value)
+		for more && inner.Number < w.Number {
+			out = coap.AppendOption(out, previous, inner.Number, inner.Value)
+			previous = inner.Number
 			more = inner.Next()
 		}
-		if more && inner.Number == outer.Number {
+		if more && inner.Number == w.Number {
 			continue
 		}
-		put(outer.Number, outer.Value)
+		out = coap.AppendOption(out, previous, w.Number, w.Value)
+		previous = w.Number
 	}
 	for more {
-		put(inner.Number, inner.Value)
+		out = coap.AppendOption(out, previous, inner.Number, inner.Value)
+		previous = inner.Number
 		more = inner.Next()
 	}
 	return append(out, inner.Rest()...)

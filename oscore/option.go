@@ -27,31 +27,41 @@ const (
 	maskPIVLen     = 0x07
 	maskReserved   = 0xe0
 	maxPIVLen      = 5
+	maxOption      = 255 // bytes (§2)
 )
 
 // ParseOption decodes an OSCORE option's value. It returns ErrDecode for
 // reserved flag bits, the reserved Partial IV lengths 6 and 7, a Partial IV
-// with leading zero bytes, a value that ends early or has bytes left over, and
-// the single zero byte that must be an empty value. The fields alias value.
+// with leading zero bytes, a value that ends early, has bytes left over or is
+// above 255 bytes, and the zero flag byte that must be an empty value (§2). The
+// fields alias value.
 func ParseOption(value []byte) (Option, error) {
 	var o Option
+	if err := o.parse(value); err != nil {
+		return Option{}, err
+	}
+	return o, nil
+}
+
+// parse fills in a zero o; on an error it leaves o in any state.
+func (o *Option) parse(value []byte) error {
 	if len(value) == 0 {
-		return o, nil
+		return nil
 	}
 	flags, rest := value[0], value[1:]
 	n := int(flags & maskPIVLen)
-	if flags == 0 || flags&maskReserved != 0 || n > maxPIVLen || len(rest) < n {
-		return Option{}, ErrDecode
+	if flags == 0 || flags&maskReserved != 0 || n > maxPIVLen || len(rest) < n || len(value) > maxOption {
+		return ErrDecode
 	}
 	if n > 0 {
-		o.PartialIV, rest = rest[:n:n], rest[n:]
-		if n > 1 && o.PartialIV[0] == 0 {
-			return Option{}, ErrDecode // §5: no leading zeros; 0 itself is one zero byte
+		if n > 1 && rest[0] == 0 {
+			return ErrDecode // §5: no leading zeros; 0 itself is one zero byte
 		}
+		o.PartialIV, rest = rest[:n:n], rest[n:]
 	}
 	if flags&flagKIDContext != 0 {
 		if len(rest) < 1 || len(rest)-1 < int(rest[0]) {
-			return Option{}, ErrDecode
+			return ErrDecode
 		}
 		s := int(rest[0])
 		o.KIDContext, rest = rest[1:1+s:1+s], rest[1+s:]
@@ -60,13 +70,15 @@ func ParseOption(value []byte) (Option, error) {
 	case flags&flagKID != 0:
 		o.KID = rest[:len(rest):len(rest)]
 	case len(rest) > 0:
-		return Option{}, ErrDecode
+		return ErrDecode
 	}
-	return o, nil
+	return nil
 }
 
 // Size returns the length of the option's value in bytes.
-func (o Option) Size() int {
+func (o Option) Size() int { return o.size() }
+
+func (o *Option) size() int {
 	if o.PartialIV == nil && o.KIDContext == nil && o.KID == nil {
 		return 0
 	}
@@ -79,7 +91,9 @@ func (o Option) Size() int {
 
 // Append appends the option's value. The fields must keep to the limits that
 // their comments give.
-func (o Option) Append(dst []byte) []byte {
+func (o Option) Append(dst []byte) []byte { return o.append(dst) }
+
+func (o *Option) append(dst []byte) []byte {
 	if o.PartialIV == nil && o.KIDContext == nil && o.KID == nil {
 		return dst // §2: flags all zero ⇒ empty value
 	}
@@ -91,12 +105,17 @@ func (o Option) Append(dst []byte) []byte {
 		flags |= flagKID
 	}
 	dst = append(dst, flags)
-	dst = append(dst, o.PartialIV...)
+	for _, b := range o.PartialIV { // a call of memmove costs more
+		dst = append(dst, b)
+	}
 	if o.KIDContext != nil {
 		dst = append(dst, byte(len(o.KIDContext)))
 		dst = append(dst, o.KIDContext...)
 	}
-	return append(dst, o.KID...)
+	for _, b := range o.KID {
+		dst = append(dst, b)
+	}
+	return dst
 }
 
 // Sequence returns the Partial IV as a number.

@@ -2,10 +2,8 @@ package oscore
 
 import (
 	"bytes"
-	"crypto/hkdf"
 	"errors"
 	"fmt"
-	"hash"
 	"slices"
 )
 
@@ -30,9 +28,15 @@ type Params struct {
 	OmitKIDContext bool
 }
 
-// MaxIDContext is the longest ID Context that fits the OSCORE option, in
-// bytes: the option holds 255 (§6.1).
-const MaxIDContext = 230
+// The OSCORE option holds 255 bytes (§2): flags, 5 of Partial IV, a length
+// byte, the kid context and 7 of kid (§6.1).
+const (
+	// MaxKIDContext is the longest kid context that fits the option, in bytes.
+	MaxKIDContext = maxOption - 1 - maxPIVLen - 1 - maxID
+	// MaxIDContext is the longest ID Context, in bytes. It leaves room for what
+	// Appendix B.2 wraps around it.
+	MaxIDContext = 230
+)
 
 // Errors of Params.
 var (
@@ -55,13 +59,11 @@ func (p *Params) Check() error {
 	if len(p.MasterSecret) == 0 {
 		return errNoSecret
 	}
-	for _, id := range []struct {
-		name string
-		id   []byte
-	}{{"sender", p.SenderID}, {"recipient", p.RecipientID}} {
-		if len(id.id) > info.nonce-6 {
-			return fmt.Errorf("oscore: %s ID %x of %d bytes is too long: %s takes up to %d", id.name, id.id, len(id.id), info.name, info.nonce-6)
-		}
+	if err := checkID("sender", p.SenderID, info); err != nil {
+		return err
+	}
+	if err := checkID("recipient", p.RecipientID, info); err != nil {
+		return err
 	}
 	if bytes.Equal(p.SenderID, p.RecipientID) {
 		return errEqualIDs
@@ -71,6 +73,13 @@ func (p *Params) Check() error {
 	}
 	if p.WindowSize < 0 || p.WindowSize > maxWindow {
 		return errWindow
+	}
+	return nil
+}
+
+func checkID(name string, id []byte, info aeadInfo) error {
+	if len(id) > info.nonce-6 {
+		return fmt.Errorf("oscore: %s ID %x of %d bytes is too long: %s takes up to %d", name, id, len(id), info.name, info.nonce-6)
 	}
 	return nil
 }
@@ -104,32 +113,17 @@ func (p *Params) Derive() (Keys, error) {
 	if err := p.Check(); err != nil {
 		return Keys{}, err
 	}
-	h, info := p.HKDF.hash(), aeads[p.AEAD.orDefault()]
-	prk, err := hkdf.Extract(h, p.MasterSecret, p.MasterSalt)
-	if err != nil {
-		return Keys{}, fmt.Errorf("oscore: key derivation: %w", err)
-	}
-	defer clear(prk)
-	var k Keys
-	if k.SenderKey, err = p.expand(h, prk, p.SenderID, "Key", info.key); err != nil {
+	var d derived
+	defer func() { d = derived{} }()
+	if err := p.derive(&d); err != nil {
 		return Keys{}, err
 	}
-	if k.RecipientKey, err = p.expand(h, prk, p.RecipientID, "Key", info.key); err != nil {
-		return Keys{}, err
-	}
-	if k.CommonIV, err = p.expand(h, prk, nil, "IV", info.nonce); err != nil {
-		return Keys{}, err
-	}
-	return k, nil
-}
-
-// expand is the HKDF-Expand of §3.2.1 for one output parameter.
-func (p *Params) expand(h func() hash.Hash, prk, id []byte, typ string, n int) ([]byte, error) {
-	out, err := hkdf.Expand(h, prk, string(p.appendInfo(nil, id, typ, n)), n)
-	if err != nil {
-		return nil, fmt.Errorf("oscore: key derivation: %w", err)
-	}
-	return out, nil
+	info := aeads[p.AEAD.orDefault()]
+	return Keys{
+		SenderKey:    slices.Clone(d.senderKey[:info.key]),
+		RecipientKey: slices.Clone(d.recipientKey[:info.key]),
+		CommonIV:     slices.Clone(d.commonIV[:info.nonce]),
+	}, nil
 }
 
 // appendInfo appends §3.2.1's info: [id, id_context / nil, alg_aead, type, L].

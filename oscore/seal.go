@@ -9,7 +9,8 @@ import (
 // SealRequest protects a request (§8.1) and makes p ready to open its
 // responses. The protected message is appended to dst: Body begins where dst
 // ends, in the same array if its capacity suffices; dst must not overlap m.
-// With 64 bytes more capacity than m.Body is long it does not allocate.
+// With [Overhead] bytes and the kid context's length more capacity than m.Body
+// is long it does not allocate.
 //
 //  1. which option travels where: Class E inside, Class U outside, Observe in
 //     both, Proxy-Uri split (§4.1)
@@ -17,31 +18,38 @@ import (
 //  3. Code, Class E options and payload are encrypted (§5.3)
 //  4. outer code POST, or FETCH with Observe (§4.2)
 //
+// All options of a signalling message (RFC 8323) travel inside (§4.3).
+//
 // Errors: ErrCode, ErrNested, ErrTooLong, ErrLeaseExhausted,
 // ErrSequenceExhausted, and format errors of the body. A sequence number is
-// spent only when all else is right.
+// spent, and p changed, only when all else is right.
 func (c *Context) SealRequest(dst []byte, p *Pending, m Message) (Message, error) {
 	if !isRequest(m.Code) && !isSignal(m.Code) {
 		return Message{}, ErrCode
 	}
-	s, err := split(m.Body)
-	if err != nil {
-		return Message{}, err
-	}
-	if s.proxyURI {
-		if m.Body, err = splitProxyURI(m.Body); err != nil {
+	var s parts
+	s.observe = -1
+	if !plain(m.Body) || isSignal(m.Code) {
+		if err := s.divide(m); err != nil {
 			return Message{}, err
 		}
-		if s, err = split(m.Body); err != nil {
-			return Message{}, err
+		if s.proxyURI {
+			var err error
+			if m.Body, err = splitProxyURI(m.Body); err != nil {
+				return Message{}, err
+			}
 		}
 	}
-	outer := Message{Code: codePOST}
-	if s.observe >= 0 && isRequest(m.Code) {
-		outer.Code = codeFETCH
+	outer := byte(codePOST)
+	if s.observe >= 0 {
+		outer = codeFETCH
 	}
-	return c.sealRequest(dst, p, m, outer, s)
+	return c.sealRequest(dst, p, m, outer, &s)
 }
+
+// Overhead is how many bytes a protected body is longer than the body at most,
+// the kid context (as [Context.SetKIDContext] gives it) not counted.
+const Overhead = 64
 
 // SealRequestAs protects a request whose options the caller has divided by a
 // policy of its own: inner is encrypted as it is, outer gives the code and the
@@ -52,16 +60,17 @@ func (c *Context) SealRequestAs(dst []byte, p *Pending, inner, outer Message) (M
 	if !isRequest(inner.Code) && !isSignal(inner.Code) || !isRequest(outer.Code) {
 		return Message{}, ErrCode
 	}
-	s, err := splitAs(inner.Body, outer.Body)
-	if err != nil {
+	var s parts
+	s.observe = -1
+	if err := s.divided(inner, outer.Body); err != nil {
 		return Message{}, err
 	}
-	return c.sealRequest(dst, p, inner, outer, s)
+	return c.sealRequest(dst, p, inner, outer.Code, &s)
 }
 
-func (c *Context) sealRequest(dst []byte, p *Pending, m, outer Message, s parts) (Message, error) {
+func (c *Context) sealRequest(dst []byte, p *Pending, m Message, outer byte, s *parts) (Message, error) {
 	k := c.keys
-	if s.innerMax > k.maxPlain-1 {
+	if len(m.Body) >= k.maxPlain {
 		return Message{}, ErrTooLong
 	}
 	n, err := c.take()
@@ -74,13 +83,9 @@ func (c *Context) sealRequest(dst []byte, p *Pending, m, outer Message, s parts)
 	p.keys, p.piv, p.self = k, n, p
 	p.observe, p.signal = s.observe == 0, isSignal(m.Code)
 	p.done, p.nonceUsed, p.notified, p.notification = false, false, false, 0
-
-	kid := k.senderID
-	if kid == nil {
-		kid = []byte{}
-	}
-	opt := Option{PartialIV: piv, KIDContext: k.kidContext, KID: kid}
-	return k.protect(dst, &p.exchange, p.nonceBytes(), m, outer, s, opt, false)
+	var opt Option // filled in field by field: a literal would be copied
+	opt.PartialIV, opt.KIDContext, opt.KID = piv, c.kidContext, k.sender.kid()
+	return k.protect(dst, p.nonceBytes(), p.aadBytes(), m, outer, s, &opt)
 }
 
 // Seal protects the one response that may use the request's own nonce
@@ -89,7 +94,8 @@ func (c *Context) sealRequest(dst []byte, p *Pending, m, outer Message, s parts)
 // [Context.SealResponse] is the way. Buffers as in [Context.SealRequest].
 //
 // Errors: ErrInvalid, ErrUnproven, ErrNonceSpent, ErrCode, ErrNested,
-// ErrTooLong, and format errors of the body.
+// ErrTooLong, ErrNotification for an Observe option in the response to a
+// request that did not register, and format errors of the body.
 func (r *Request) Seal(dst []byte, m Message) (Message, error) {
 	if !r.valid() {
 		return Message{}, ErrInvalid
@@ -97,33 +103,40 @@ func (r *Request) Seal(dst []byte, m Message) (Message, error) {
 	if !r.proven {
 		return Message{}, ErrUnproven
 	}
-	return r.sealOnce(dst, r.keys, m, Option{})
+	return r.sealOnce(dst, r.keys, m, &Option{})
 }
 
 // SealUnder is [Request.Seal] under the keys of another context and with a kid
 // context in the option: the server's first response of Appendix B.2, which is
-// protected with the second security context. The nonce stays the request's.
-// The request need not be proven: the second context's keys come from fresh
-// randomness, so that no nonce was ever used under them.
+// protected with the second security context. The nonce stays the request's,
+// byte for byte. The request need not be proven: the second context's keys come
+// from fresh randomness, so that no nonce was ever used under them. For the
+// same reason the second context serves one SealUnder, ErrNonceSpent after it:
+// R2 must not be used again.
 func (r *Request) SealUnder(dst []byte, second *Context, kidContext []byte, m Message) (Message, error) {
-	if !r.valid() {
+	if !r.valid() || len(kidContext) > MaxKIDContext {
 		return Message{}, ErrInvalid
 	}
 	if second.keys == r.keys || second.keys.alg != r.keys.alg {
 		return Message{}, ErrContextChanged
 	}
-	return r.sealOnce(dst, second.keys, m, Option{KIDContext: kidContext})
+	return r.sealOnce(dst, second.keys, m, &Option{KIDContext: kidContext})
 }
 
-func (r *Request) sealOnce(dst []byte, k *keyset, m Message, opt Option) (Message, error) {
-	s, err := r.checkResponse(k, m)
-	if err != nil {
+func (r *Request) sealOnce(dst []byte, k *keyset, m Message, opt *Option) (Message, error) {
+	var s parts
+	s.observe, s.response = -1, true
+	if err := r.checkResponse(k, m, &s); err != nil {
 		return Message{}, err
 	}
 	if !r.spent.CompareAndSwap(false, true) {
 		return Message{}, ErrNonceSpent
 	}
-	return k.protect(dst, &r.exchange, r.nonceBytes(), m, responseOuter(s), s, opt, true)
+	if k != r.keys && !k.lent.CompareAndSwap(false, true) {
+		return Message{}, ErrNonceSpent
+	}
+	k.answered.Add(1)
+	return k.protect(dst, r.nonceBytes(), r.aadBytes(), m, responseCode(&s), &s, opt)
 }
 
 // SealResponse protects a response under a Partial IV of the server's own
@@ -132,7 +145,8 @@ func (r *Request) sealOnce(dst []byte, k *keyset, m Message, opt Option) (Messag
 // one answers too. Buffers as in [Context.SealRequest].
 //
 // Errors: ErrInvalid, ErrUnproven, ErrContextChanged when the context was
-// derived anew since the request, and those of [Context.SealRequest].
+// derived anew since the request, and those of [Context.SealRequest] and
+// [Request.Seal].
 func (c *Context) SealResponse(dst []byte, r *Request, m Message) (Message, error) {
 	if !r.valid() {
 		return Message{}, ErrInvalid
@@ -160,8 +174,9 @@ func (c *Context) sealNumbered(dst []byte, r *Request, m Message) (Message, erro
 	if r.keys != k {
 		return Message{}, ErrContextChanged
 	}
-	s, err := r.checkResponse(k, m)
-	if err != nil {
+	var s parts
+	s.observe, s.response = -1, true
+	if err := r.checkResponse(k, m, &s); err != nil {
 		return Message{}, err
 	}
 	n, err := c.take()
@@ -170,139 +185,171 @@ func (c *Context) sealNumbered(dst []byte, r *Request, m Message) (Message, erro
 	}
 	var buf [maxPIVLen]byte
 	piv := buf[:putPIV(&buf, n)]
-	nonce := k.sender.nonce
-	xorPIV(&nonce, int(k.nonceLen), piv)
-	return k.protect(dst, &r.exchange, nonce[:k.nonceLen], m, responseOuter(s), s, Option{PartialIV: piv}, true)
+	c.nonce = k.sender.nonce
+	xorPIV(&c.nonce, int(k.nonceLen), piv)
+	var opt Option
+	opt.PartialIV = piv
+	return k.protect(dst, c.nonce[:k.nonceLen], r.aadBytes(), m, responseCode(&s), &s, &opt)
 }
 
-func (r *Request) checkResponse(k *keyset, m Message) (parts, error) {
+func (r *Request) checkResponse(k *keyset, m Message, s *parts) error {
 	if !isResponse(m.Code) && !(r.signal && isSignal(m.Code)) {
-		return parts{}, ErrCode
+		return ErrCode
 	}
-	s, err := split(m.Body)
-	if err == nil && s.innerMax > k.maxPlain-1 {
-		err = ErrTooLong
-	}
-	return s, err
-}
-
-// responseOuter returns the outer code of a response: 2.04, or 2.05 with
-// Observe (§4.2).
-func responseOuter(s parts) Message {
-	if s.observe >= 0 {
-		return Message{Code: codeContent}
-	}
-	return Message{Code: codeChanged}
-}
-
-// parts says how a body divides into inner and outer options.
-type parts struct {
-	observe  int64  // value of the Observe option, -1 if absent
-	mixed    bool   // some option travels outside: the body must be divided
-	proxyURI bool   // a Proxy-Uri is among them, still whole
-	innerMax int    // upper bound of the inner body's length
-	outer    []byte // options that the caller set outside; nil for the class table
-}
-
-// split walks a body and finds what travels outside by the class table.
-func split(body []byte) (parts, error) {
-	s := parts{observe: -1, innerMax: len(body)}
-	w := coap.Walk(body)
-	for w.Next() {
-		switch {
-		case w.Number == coap.Observe:
-			v, ok := coap.Uint(w.Value)
-			if !ok || len(w.Value) > 3 {
-				return s, coap.ErrFormat
-			}
-			s.observe, s.mixed = int64(v), true
-		case w.Number == coap.OSCORE:
-			return s, ErrNested
-		case classU(w.Number):
-			s.mixed = true
-			if w.Number == coap.ProxyURI {
-				s.proxyURI = needsSplit(w.Value)
-			}
+	if !plain(m.Body) || isSignal(m.Code) {
+		if err := s.divide(m); err != nil {
+			return err
+		}
+		if s.observe >= 0 && !r.observe {
+			return ErrNotification // the client would have to drop it (§4.1.3.5.2)
 		}
 	}
-	if s.mixed {
-		s.innerMax += 8 // deltas may grow where options are taken out
+	if len(m.Body) >= k.maxPlain {
+		return ErrTooLong
 	}
-	return s, w.Err()
+	return nil
 }
 
-// splitAs checks an inner and an outer body that a caller divided.
-func splitAs(inner, outer []byte) (parts, error) {
-	s := parts{observe: -1, innerMax: len(inner), outer: outer}
-	if s.outer == nil {
-		s.outer = []byte{}
+// responseCode returns the outer code of a response: 2.04, or 2.05 with
+// Observe (§4.2).
+func responseCode(s *parts) byte {
+	if s.observe >= 0 {
+		return codeContent
 	}
-	w := coap.Walk(inner)
+	return codeChanged
+}
+
+// parts says how a message divides into inner and outer options. As it is
+// made, nothing but option 9 travels outside.
+type parts struct {
+	response bool
+	mixed    bool   // some option travels outside: the body must be divided
+	alone    bool   // that option is Observe, and no other
+	proxyURI bool   // a Proxy-Uri is among them, with a path or a query
+	given    bool   // outer is the caller's own division
+	outer    []byte // options that the caller set outside
+	observe  int64  // value of the Observe option, -1 if absent
+	at       int    // where in the body the Observe option stands
+	length   int    // of its value
+}
+
+// divide walks a body and finds what travels outside by the class table.
+func (s *parts) divide(m Message) error {
+	seen := uint64(0)
+	w := coap.Walk(m.Body)
+	for at := 0; w.Next(); at = len(m.Body) - len(w.Rest()) {
+		n := w.Number
+		switch {
+		case n == coap.OSCORE:
+			return ErrNested
+		case isSignal(m.Code):
+			continue // numbers have a meaning of their own, and all go inside (§4.3)
+		case n != coap.Observe && !isClassU(n):
+			continue
+		case seen>>n&1 != 0:
+			return coap.ErrFormat // none of them may be repeated (RFC 7252 §5.4.5)
+		}
+		seen |= 1 << n
+		s.mixed = true
+		switch n {
+		case coap.Observe:
+			v, ok := coap.Uint(w.Value)
+			if !ok || len(w.Value) > 3 {
+				return coap.ErrFormat
+			}
+			s.observe, s.at, s.length = int64(v), at, len(w.Value)
+		case coap.ProxyURI:
+			origin, _, _, err := divideURI(string(w.Value))
+			s.proxyURI = err != nil || origin != string(w.Value)
+		}
+	}
+	s.alone = seen == 1<<coap.Observe
+	return w.Err()
+}
+
+// divided checks an inner and an outer body that a caller divided.
+func (s *parts) divided(inner Message, outer []byte) error {
+	s.outer, s.given = outer, true
+	w := coap.Walk(inner.Body)
 	for w.Next() {
-		if w.Number == coap.Observe {
-			v, _ := coap.Uint(w.Value)
+		if w.Number == coap.Observe && !isSignal(inner.Code) {
+			v, ok := coap.Uint(w.Value)
+			if !ok || len(w.Value) > 3 || s.observe >= 0 {
+				return coap.ErrFormat
+			}
 			s.observe = int64(v)
 		}
 	}
 	if w.Err() != nil {
-		return s, w.Err()
+		return w.Err()
 	}
 	o := coap.Walk(outer)
 	for o.Next() {
 		if o.Number == coap.OSCORE {
-			return s, ErrNested
+			return ErrNested
 		}
 	}
 	if o.Err() == nil && o.Payload() != nil {
-		return s, coap.ErrFormat
+		return coap.ErrFormat
 	}
-	return s, o.Err()
+	return o.Err()
 }
 
 // protect writes the OSCORE message: outer options with option 9 among them,
 // the marker, and the ciphertext of code and inner body, encrypted where it
 // stands.
-func (k *keyset) protect(dst []byte, x *exchange, nonce []byte, m, outer Message, s parts, opt Option, response bool) (Message, error) {
+func (k *keyset) protect(dst, nonce, aad []byte, m Message, outer byte, s *parts, opt *Option) (Message, error) {
 	start := len(dst)
-	dst = slices.Grow(dst, len(m.Body)+len(s.outer)+opt.Size()+int(k.tagLen)+24)
+	dst = slices.Grow(dst, len(m.Body)+len(s.outer)+len(opt.KIDContext)+Overhead)
 	switch {
-	case s.outer != nil:
-		dst = appendOuter(dst, s.outer, opt, func(uint16) bool { return true })
+	case s.given:
+		dst = appendOuter(dst, s.outer, opt, ^uint64(0))
+	case s.alone:
+		// One byte of header: the number and the length are below 13.
+		dst = append(dst, byte(coap.Observe)<<4|byte(s.length))
+		dst = append(dst, m.Body[s.at+1:s.at+1+s.length]...)
+		dst = appendOSCORE(dst, coap.Observe, opt)
 	case s.mixed:
-		dst = appendOuter(dst, m.Body, opt, func(n uint16) bool { return n == coap.Observe || classU(n) })
+		dst = appendOuter(dst, m.Body, opt, classU|1<<coap.Observe)
 	default:
 		dst = appendOSCORE(dst, 0, opt)
 	}
-	dst = append(dst, 0xff)
-	plain := len(dst)
-	dst = append(dst, m.Code)
-	if s.mixed && s.outer == nil {
-		dst = appendInner(dst, m.Body, response)
-	} else {
+	plain := len(dst) + 1
+	dst = append(dst, 0xff, m.Code)
+	switch {
+	case s.alone && s.response:
+		// The inner Observe is empty (§4.1.3.5.2); all else stays as it is.
+		dst = append(dst, m.Body[:s.at]...)
+		dst = append(dst, m.Body[s.at]&0xf0)
+		dst = append(dst, m.Body[s.at+1+s.length:]...)
+	case s.mixed && !s.alone:
+		dst = appendInner(dst, m.Body, s.response)
+	default:
 		dst = append(dst, m.Body...)
 	}
-	out, err := k.seal(dst[:plain], nonce, dst[plain:], x.aadBytes())
+	out, err := k.seal(dst[:plain], nonce, dst[plain:], aad)
 	if err != nil {
 		clear(dst[start:]) // the plaintext must not stay behind
 		return Message{}, err
 	}
-	return Message{outer.Code, out[start:]}, nil
+	return Message{outer, out[start:]}, nil
 }
 
 // appendOSCORE appends option 9.
-func appendOSCORE(dst []byte, previous uint16, opt Option) []byte {
-	dst = coap.AppendOptionHeader(dst, previous, coap.OSCORE, opt.Size())
-	return opt.Append(dst)
+func appendOSCORE(dst []byte, previous uint16, opt *Option) []byte {
+	dst = coap.AppendOptionHeader(dst, previous, coap.OSCORE, opt.size())
+	return opt.append(dst)
 }
 
-// appendOuter appends those options of the body that keep says, with option 9
-// in its place (§4.1.2: deltas count among the outer options).
-func appendOuter(dst, body []byte, opt Option, keep func(uint16) bool) []byte {
+// appendOuter appends those options of the body whose bit is set in keep, and
+// all from 64 on if all are, with option 9 in its place (§4.1.2: deltas count
+// among the outer options).
+func appendOuter(dst, body []byte, opt *Option, keep uint64) []byte {
 	var previous uint16
 	placed := false
 	w := coap.Walk(body)
 	for w.Next() {
-		if !keep(w.Number) {
+		if keep != ^uint64(0) && (w.Number >= 64 || keep>>w.Number&1 == 0) {
 			continue
 		}
 		if !placed && w.Number > coap.OSCORE {
@@ -323,7 +370,7 @@ func appendInner(dst, body []byte, response bool) []byte {
 	var previous uint16
 	w := coap.Walk(body)
 	for w.Next() {
-		if classU(w.Number) {
+		if isClassU(w.Number) {
 			continue
 		}
 		value := w.Value

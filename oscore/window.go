@@ -11,15 +11,16 @@ import "errors"
 // decryption, Accept after it; Accept tests again, so that of two concurrent
 // duplicates one loses. A Window is not safe for concurrent use.
 //
-// A received number n is remembered as bit n mod size; the numbers that bits
-// stand for are those in [next-size, next), and below floor all are refused.
+// A received number n is remembered as bit n mod R of a ring of R bits, the
+// power of two from 64 on that holds size. The numbers that bits stand for are
+// those in [next-size, next), and below floor all are refused.
 type Window struct {
 	open  bool
 	size  uint16
 	floor uint64 // numbers below were accepted or given up
 	next  uint64 // highest accepted number + 1
 	small uint64
-	large []uint64 // in place of small when size > 64
+	large []uint64 // in place of small when size > 64; a power of two long
 }
 
 const (
@@ -37,9 +38,18 @@ func newWindow(size int) Window {
 	size = min(max(size, 1), maxWindow)
 	w := Window{open: true, size: uint16(size)}
 	if size > 64 {
-		w.large = make([]uint64, (size+63)/64)
+		w.large = make([]uint64, words(size))
 	}
 	return w
+}
+
+// words returns the length of the ring for a size, in words of 64 bits.
+func words(size int) int {
+	n := 1
+	for n*64 < size {
+		n *= 2
+	}
+	return n
 }
 
 // Fresh opens the window of a context that has never received a message. Size
@@ -61,7 +71,9 @@ type WindowState struct {
 	Size  int
 	Floor uint64
 	Next  uint64
-	Bits  []uint64 // bit n mod Size, for the numbers n in [Next-Size, Next)
+	// Bits is a ring of 64, 128, 256, 512 or 1024 bits, the least that holds
+	// Size: bit n mod 64·len(Bits) for the numbers n in [Next-Size, Next).
+	Bits []uint64
 }
 
 // State returns the window's content; ok is false for one that is not open.
@@ -79,7 +91,7 @@ func (w *Window) State() (s WindowState, ok bool) {
 // Restore opens a window from a hand-over. A state that does not hold together
 // gives the zero Window, which refuses everything.
 func Restore(s WindowState) Window {
-	if s.Size < 1 || s.Size > maxWindow || s.Next > 1<<40 || s.Floor > s.Next || len(s.Bits) != (s.Size+63)/64 {
+	if s.Size < 1 || s.Size > maxWindow || s.Next > 1<<40 || s.Floor > s.Next || len(s.Bits) != words(s.Size) {
 		return Window{}
 	}
 	w := newWindow(s.Size)
@@ -107,7 +119,7 @@ func (w *Window) Check(piv uint64) error {
 	if piv < w.floor || w.next-piv > uint64(w.size) {
 		return ErrReplay
 	}
-	if word, bit := w.bit(piv); *word&bit != 0 {
+	if word := w.word(piv); *word>>(piv%64)&1 != 0 {
 		return ErrReplay
 	}
 	return nil
@@ -121,8 +133,7 @@ func (w *Window) Accept(piv uint64) error {
 	if piv >= w.next {
 		w.slide(piv)
 	}
-	word, bit := w.bit(piv)
-	*word |= bit
+	*w.word(piv) |= 1 << (piv % 64)
 	return nil
 }
 
@@ -134,17 +145,16 @@ func (w *Window) slide(piv uint64) {
 		clear(w.large)
 	} else {
 		for n := w.next; n <= piv; n++ {
-			word, bit := w.bit(n)
-			*word &^= bit
+			*w.word(n) &^= 1 << (n % 64)
 		}
 	}
 	w.next = piv + 1
 }
 
-func (w *Window) bit(n uint64) (*uint64, uint64) {
-	i := n % uint64(w.size)
+// word returns the word of the ring that holds bit n mod 64 for n.
+func (w *Window) word(n uint64) *uint64 {
 	if w.large != nil {
-		return &w.large[i/64], 1 << (i % 64)
+		return &w.large[n/64%uint64(len(w.large))]
 	}
-	return &w.small, 1 << i
+	return &w.small
 }

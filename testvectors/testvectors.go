@@ -1,6 +1,8 @@
 // Package testvectors holds the published values that tests are checked
 // against, transcribed as JSON. Each file says where its values come from.
 //
+//	oscore_derivation.json   RFC 8613 §3.2.1 for every AEAD and HKDF, by a second implementation
+//	oscore_messages.json     messages under every AEAD, by the same: gen/oscore_vectors.py
 //	rfc3610.json             RFC 3610 §8, the 24 AES-CCM packets
 //	rfc8613.json             RFC 8613 Appendix C, with the intermediate values
 //	wycheproof_aes_ccm.json  C2SP Wycheproof's AES-CCM values (Apache License 2.0)
