@@ -20,5 +20,6 @@ require (
 	golang.org/x/net v0.60.0 // indirect
 	golang.org/x/sync v0.21.0 // indirect
 	golang.org/x/sys v0.49.0 // indirect
+	golang.org/x/tools v0.46.0 // indirect
 	pgregory.net/rapid v1.3.0 // indirect
 )
