@@ -113,7 +113,7 @@ func (m *Memory) TakeWindow(_ context.Context, id []byte) (oscore.WindowState, b
 func (m *Memory) PutDerived(_ context.Context, base []byte, d Derived) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if old, ok := m.derived[Identity(base)]; ok {
+	if old, ok := m.derived[Identity(base)]; ok && old.ID != d.ID {
 		delete(m.next, old.ID)
 	}
 	d.IDContext = slices.Clone(d.IDContext)

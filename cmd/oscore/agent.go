@@ -65,7 +65,7 @@ func agent(ctx context.Context, io stdio, args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	store, err := r.store.open(ctx, io.err)
+	store, err := r.store.open(ctx, io)
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import "github.com/plgd-dev/go-coap/v3/message/codes"
 func init() {
 	commands = []command{
 		{"lab", "show sealed traffic through a hostile relay", runLab},
+		{"keys", "make, import, export, show and check keys", runKeys},
 		{"get", "read a resource, sealed", requestCommand(codes.GET)},
 		{"put", "write a resource, sealed", requestCommand(codes.PUT)},
 		{"post", "send a POST, sealed", requestCommand(codes.POST)},

@@ -189,7 +189,7 @@ func request(ctx context.Context, io stdio, method codes.Code, observes bool, ar
 	if err != nil {
 		return fmt.Errorf("payload: %w", err)
 	}
-	store, err := r.store.open(ctx, io.err)
+	store, err := r.store.open(ctx, io)
 	if err != nil {
 		return err
 	}

@@ -29,7 +29,7 @@ type tool struct {
 func newTool(t *testing.T) *tool {
 	t.Helper()
 	anchors := t.TempDir()
-	t.Setenv("OSCORE_ANCHOR", anchors)
+	t.Setenv("OSCORE_ANCHORS", anchors)
 	e := keys.Entry{Name: "server", Params: oscore.Params{MasterSecret: oscore.Secret("one 16-byte key."), SenderID: []byte("c"), RecipientID: []byte("s")}}
 	p := e.Peer()
 	p.Name = "client"

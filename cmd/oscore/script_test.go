@@ -8,13 +8,20 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// TestMain lets the scripts run this very binary as "oscore".
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"oscore": func() { os.Exit(run(context.Background(), os.Args, os.Stdin, os.Stdout, os.Stderr)) },
 	})
 }
 
+// TestScripts runs the tool as a person does.
 func TestScripts(t *testing.T) {
-	testscript.Run(t, testscript.Params{Dir: "testdata/script"})
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("HOME", e.WorkDir+"/home")
+			e.Setenv("XDG_CONFIG_HOME", e.WorkDir+"/home/.config")
+			return os.MkdirAll(e.WorkDir+"/home/.config", 0o700)
+		},
+	})
 }

@@ -59,7 +59,7 @@ func serve(ctx context.Context, io stdio, args []string) (err error) {
 	if !ok || f.NArg() != 0 {
 		return usagef("--freshness is one of window, first, unsafe, always; no further arguments")
 	}
-	ks, err := store.open(ctx, io.err)
+	ks, err := store.open(ctx, io)
 	if err != nil {
 		return err
 	}

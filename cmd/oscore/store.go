@@ -5,9 +5,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
-	"os"
-	"path/filepath"
 	"sort"
 	"strings"
 
@@ -17,28 +14,13 @@ import (
 
 // storeFlags say which key directory a command works with.
 type storeFlags struct {
-	dir    string
-	anchor string
+	dir     string
+	anchors string
 }
 
 func (s *storeFlags) register(f *flag.FlagSet) {
-	f.StringVar(&s.dir, "keys", "", "key `DIR` (default $OSCORE_HOME, else oscore under the user's configuration)")
-	f.StringVar(&s.anchor, "anchor", os.Getenv("OSCORE_ANCHOR"), "`DIR` of the anchors, which must not be copied with the keys")
-}
-
-// path returns the key directory.
-func (s *storeFlags) path() (string, error) {
-	if s.dir != "" {
-		return s.dir, nil
-	}
-	if home := os.Getenv("OSCORE_HOME"); home != "" {
-		return home, nil
-	}
-	config, err := os.UserConfigDir()
-	if err != nil {
-		return "", fmt.Errorf("no key directory: %w; name one with --keys DIR", err)
-	}
-	return filepath.Join(config, "oscore"), nil
+	f.StringVar(&s.dir, "keys", "", "key `DIR` (default $OSCORE_HOME, else oscore in the user's configuration directory)")
+	f.StringVar(&s.anchors, "anchors", "", "`DIR` of the anchors, which must not be copied or backed up with the keys (default $OSCORE_ANCHORS)")
 }
 
 // keyStore is an open key directory with its keyring.
@@ -47,19 +29,17 @@ type keyStore struct {
 	ring *keys.Keyring
 }
 
-// open opens the key directory. What taints its contexts is said on w, once.
-func (s *storeFlags) open(ctx context.Context, w io.Writer) (*keyStore, error) {
-	dir, err := s.path()
+// open opens the key directory. What taints its contexts is said, once.
+func (s *storeFlags) open(ctx context.Context, io stdio) (*keyStore, error) {
+	dir, o, err := keyPlaces(s.dir, s.anchors)
 	if err != nil {
 		return nil, err
 	}
-	st, err := file.Open(dir, file.Options{AnchorDir: s.anchor})
+	st, err := file.Open(dir, o)
 	if err != nil {
 		return nil, err
 	}
-	if why := st.Taint(); why != "" {
-		fmt.Fprintf(w, "oscore: %s: %s\n", dir, why)
-	}
+	warnTaint(io, st)
 	ring, err := st.Keyring(ctx)
 	if err != nil {
 		return nil, errors.Join(err, st.Close())

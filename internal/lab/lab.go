@@ -131,7 +131,7 @@ func (l *Lab) provision(name string, e keys.Entry) error {
 func (l *Lab) anchors() string { return filepath.Join(l.cfg.Dir, "anchors") }
 
 func (l *Lab) startServer() (err error) {
-	l.server, err = start(l.ctx, l.cfg.Exe, "serve", "--keys", filepath.Join(l.cfg.Dir, "server"), "--anchor", l.anchors(),
+	l.server, err = start(l.ctx, l.cfg.Exe, "serve", "--keys", filepath.Join(l.cfg.Dir, "server"), "--anchors", l.anchors(),
 		"--listen", l.addr, "--json", "--freshness", "unsafe", "--echo-lifetime", echoLifetime.String(), "--interval", "100ms")
 	if err != nil {
 		return err
@@ -142,7 +142,7 @@ func (l *Lab) startServer() (err error) {
 }
 
 func (l *Lab) startDevice() (err error) {
-	l.device, err = start(l.ctx, l.cfg.Exe, "agent", "--keys", filepath.Join(l.cfg.Dir, "device"), "--anchor", l.anchors(), "coap://"+l.relay.Addr())
+	l.device, err = start(l.ctx, l.cfg.Exe, "agent", "--keys", filepath.Join(l.cfg.Dir, "device"), "--anchors", l.anchors(), "coap://"+l.relay.Addr())
 	return err
 }
 

@@ -131,6 +131,13 @@ func (m *Mem) Kill() *Mem { return m.Restart(Kept) }
 // Clone returns a copy, as a backup or a copied disk is one.
 func (m *Mem) Clone() *Mem { return m.Restart(Kept) }
 
+// Dead reports whether the power went.
+func (m *Mem) Dead() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.dead
+}
+
 // step counts an operation and returns the fault that is to happen.
 func (m *Mem) step() (Fault, error) {
 	if m.dead {

@@ -1,0 +1,185 @@
+package keyfile
+
+import (
+	"bytes"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+
+	"github.com/oscorelay/oscorelay/keys"
+)
+
+// The columns of a CSV file, by the names of the fields. A column of bytes may
+// say for all its cells how they are written: master_secret_hex,
+// sender_id_text, and so on. An empty cell is an absent value.
+var csvColumns = []string{
+	"name", "master_secret", "master_salt", "id_context", "sender_id", "recipient_id", "aead", "hkdf", "window",
+	"omit_kid_context", "rederive", "rederive_on_start", "no_echo", "max_unfragmented", "notes",
+}
+
+func parseCSV(name string, content []byte) ([]record, locator, error) {
+	r := csv.NewReader(bytes.NewReader(content))
+	r.ReuseRecord = true
+	header, err := r.Read()
+	if err != nil {
+		return nil, nil, csvError(name, err)
+	}
+	columns := append([]string(nil), header...)
+	for i, c := range columns {
+		columns[i] = strings.TrimSpace(c)
+		if err := (&record{}).set(columns[i], ""); err != nil {
+			return nil, nil, &Error{name, 1, err}
+		}
+	}
+	var records []record
+	var lines []int
+	for {
+		cells, err := r.Read()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, nil, csvError(name, err)
+		}
+		line, _ := r.FieldPos(0)
+		var rec record
+		for i, cell := range cells {
+			if err := rec.set(columns[i], strings.Clone(strings.TrimSpace(cell))); err != nil {
+				return nil, nil, &Error{name, line, err}
+			}
+		}
+		records, lines = append(records, rec), append(lines, line)
+	}
+	return records, func(record int, _ string) int { return lines[record] }, nil
+}
+
+func csvError(name string, err error) error {
+	var bad *csv.ParseError
+	switch {
+	case errors.As(err, &bad):
+		return &Error{name, bad.Line, bad.Err}
+	case errors.Is(err, io.EOF):
+		return &Error{name, 0, errEmpty}
+	}
+	return &Error{name, 0, err}
+}
+
+// set takes a cell into a record.
+func (r *record) set(column, cell string) error {
+	field, form := column, ""
+	for _, f := range []string{"hex", "base64", "text"} {
+		if rest, ok := strings.CutSuffix(column, "_"+f); ok {
+			field, form = rest, f+":"
+		}
+	}
+	text := func(to **string) {
+		if cell != "" {
+			s := form + cell
+			*to = &s
+		}
+	}
+	var err error
+	switch field {
+	case "master_secret":
+		text(&r.MasterSecret)
+		return nil
+	case "master_salt":
+		text(&r.MasterSalt)
+		return nil
+	case "id_context":
+		text(&r.IDContext)
+		return nil
+	case "sender_id":
+		// There is no absent ID: with the form in the header an empty cell is
+		// the empty one.
+		if cell != "" || form != "" {
+			s := form + cell
+			r.SenderID = &s
+		}
+		return nil
+	case "recipient_id":
+		if cell != "" || form != "" {
+			s := form + cell
+			r.RecipientID = &s
+		}
+		return nil
+	}
+	if form != "" {
+		field = column // the other fields hold no bytes
+	}
+	number := func(to *int) {
+		if cell != "" {
+			*to, err = strconv.Atoi(cell)
+		}
+	}
+	boolean := func(to *bool) {
+		if cell != "" {
+			*to, err = strconv.ParseBool(cell)
+		}
+	}
+	switch field {
+	case "name":
+		r.Name = cell
+	case "aead":
+		r.AEAD = cell
+	case "hkdf":
+		r.HKDF = cell
+	case "window":
+		number(&r.Window)
+	case "omit_kid_context":
+		boolean(&r.OmitKIDContext)
+	case "rederive":
+		r.Rederive = cell
+	case "rederive_on_start":
+		boolean(&r.RederiveOnStart)
+	case "no_echo":
+		boolean(&r.NoEcho)
+	case "max_unfragmented":
+		number(&r.MaxUnfragmented)
+	case "notes":
+		r.Notes = cell
+	default:
+		return fmt.Errorf("unknown column %q; the columns are %s", column, strings.Join(csvColumns, ", "))
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %q is no such value", column, cell)
+	}
+	return nil
+}
+
+func appendCSV(dst []byte, entries []keys.Entry, secrets bool) ([]byte, error) {
+	b := bytes.NewBuffer(dst)
+	w := csv.NewWriter(b)
+	_ = w.Write(csvColumns) // errors are sticky, see Error below
+	value := func(s *string) string {
+		if s == nil {
+			return ""
+		}
+		return *s
+	}
+	number := func(n int) string {
+		if n == 0 {
+			return ""
+		}
+		return strconv.Itoa(n)
+	}
+	flag := func(on bool) string {
+		if !on {
+			return ""
+		}
+		return "true"
+	}
+	for i := range entries {
+		r := toRecord(&entries[i], secrets)
+		_ = w.Write([]string{
+			r.Name, value(r.MasterSecret), value(r.MasterSalt), value(r.IDContext), value(r.SenderID), value(r.RecipientID),
+			fmt.Sprint(r.AEAD), fmt.Sprint(r.HKDF), number(r.Window), flag(r.OmitKIDContext), r.Rederive, flag(r.RederiveOnStart),
+			flag(r.NoEcho), number(r.MaxUnfragmented), r.Notes,
+		})
+	}
+	w.Flush()
+	return b.Bytes(), w.Error()
+}

@@ -1,0 +1,128 @@
+package keyfile
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/oscorelay/oscorelay/keys"
+)
+
+// Format is a file format.
+type Format string
+
+// The formats of files. An aiocoap context is a directory: see [ReadAiocoap].
+const (
+	TOML Format = "toml"
+	JSON Format = "json"
+	CSV  Format = "csv"
+)
+
+// FormatOf tells the format by a file's name, and by its first byte where the
+// name does not say.
+func FormatOf(name string, content []byte) (Format, error) {
+	switch f := Format(strings.TrimPrefix(strings.ToLower(filepath.Ext(name)), ".")); f {
+	case TOML, JSON, CSV:
+		return f, nil
+	}
+	start := bytes.TrimSpace(content)
+	switch {
+	case bytes.HasPrefix(start, []byte("{")):
+		return JSON, nil
+	case bytes.HasPrefix(start, []byte("[")), bytes.HasPrefix(start, []byte("#")):
+		return TOML, nil
+	case bytes.HasPrefix(start, []byte("name,")):
+		return CSV, nil
+	}
+	return "", fmt.Errorf("%s: is it TOML, JSON or CSV? name it .toml, .json or .csv", name)
+}
+
+// Error is a place in a file and what is wrong there.
+type Error struct {
+	File string
+	Line int // 0 if it is not one line's fault
+	Err  error
+}
+
+// Error returns "file:line: what".
+func (e *Error) Error() string {
+	if e.Line == 0 {
+		return fmt.Sprintf("%s: %v", e.File, e.Err)
+	}
+	return fmt.Sprintf("%s:%d: %v", e.File, e.Line, e.Err)
+}
+
+// Unwrap returns what is wrong.
+func (e *Error) Unwrap() error { return e.Err }
+
+var errEmpty = errors.New("holds no context")
+
+// Parse reads a file's content. Unknown fields are errors; every error is an
+// [Error] that names the place.
+func Parse(name string, f Format, content []byte) ([]keys.Entry, error) {
+	var records []record
+	var at locator
+	var err error
+	switch f {
+	case TOML:
+		records, at, err = parseTOML(name, content)
+	case JSON:
+		records, at, err = parseJSON(name, content)
+	case CSV:
+		records, at, err = parseCSV(name, content)
+	default:
+		return nil, &Error{name, 0, fmt.Errorf("unknown format %q", f)}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(records) == 0 {
+		return nil, &Error{name, 0, errEmpty}
+	}
+	entries := make([]keys.Entry, 0, len(records))
+	seen := map[string]int{}
+	for i := range records {
+		e, err := records[i].entry()
+		if err != nil {
+			var field *fieldError
+			where := ""
+			if errors.As(err, &field) {
+				where = field.field
+				if records[i].Name != "" {
+					err = fmt.Errorf("context %q: %w", records[i].Name, err)
+				}
+			}
+			return nil, &Error{name, at(i, where), err}
+		}
+		if first, ok := seen[e.Name]; ok {
+			return nil, &Error{name, at(i, "name"), fmt.Errorf("context %q: the name stands at line %d already", e.Name, at(first, "name"))}
+		}
+		seen[e.Name] = i
+		entries = append(entries, e)
+	}
+	return entries, nil
+}
+
+// locator returns the line of a record's field, or of the record.
+type locator func(record int, field string) int
+
+// Append writes entries in a format. Without secrets the master secrets are
+// left out, and the file cannot be read again.
+func Append(dst []byte, f Format, entries []keys.Entry, secrets bool) ([]byte, error) {
+	switch f {
+	case TOML:
+		return appendTOML(dst, entries, secrets), nil
+	case JSON:
+		return appendJSON(dst, entries, secrets)
+	case CSV:
+		return appendCSV(dst, entries, secrets)
+	}
+	return nil, fmt.Errorf("keyfile: unknown format %q", f)
+}
+
+// lineAt returns the line of an offset, counted from 1.
+func lineAt(content []byte, offset int) int {
+	return 1 + bytes.Count(content[:min(offset, len(content))], []byte{'\n'})
+}
