@@ -44,9 +44,13 @@ type Layout struct {
 // DefaultLayout is for links that carry 1024-byte blocks.
 var DefaultLayout = Layout{Unit: 10, Page: 10}
 
-// Block returns the alignment of every item in bytes, min(U, P): the largest
-// Block2 size that no item straddles.
-func (l Layout) Block() int { return 1 << min(l.Unit, l.Page) }
+// Block returns the alignment of every item and of the header in bytes,
+// min(U, P, 1024): the largest Block2 size (RFC 7959 §2.2) that is not shared
+// by two items.
+func (l Layout) Block() int { return 1 << min(l.Unit, l.Page, maxBlock) }
+
+// maxBlock is log2 of the largest block of RFC 7959.
+const maxBlock = 10
 
 // check refuses exponents out of range.
 func (l Layout) check() error {

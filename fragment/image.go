@@ -33,6 +33,7 @@ type Image struct {
 	scratch []byte   // read-back, one unit
 	every   int      // units between two journal writes
 	pending int      // units since the last
+	doubts  int      // how often the flash was found changed
 }
 
 // ImageConfig says where an image goes. Flash is required.
@@ -198,6 +199,7 @@ func (im *Image) Finish() error {
 func (im *Image) forget() {
 	clear(im.bits)
 	im.done, im.low, im.suspect = 0, 0, true
+	im.doubts++
 	if im.journal != nil {
 		im.journal.touchAll()
 		im.pending++

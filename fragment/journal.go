@@ -31,6 +31,7 @@ type journal struct {
 	leaves uint32
 	dirty  []bool // by record, from the first bitmap record
 	record [recordSize]byte
+	number [4]byte // of the record being summed
 }
 
 func newJournal(store Store, s *Signed, leaves uint32) *journal {
@@ -151,7 +152,6 @@ func (j *journal) read(k int) (ok bool, err error) {
 }
 
 func (j *journal) sum(k int) uint32 {
-	var number [4]byte
-	binary.BigEndian.PutUint32(number[:], uint32(k))
-	return crc32.Update(crc32.ChecksumIEEE(number[:]), crc32.IEEETable, j.record[:recordBody])
+	binary.BigEndian.PutUint32(j.number[:], uint32(k))
+	return crc32.Update(crc32.ChecksumIEEE(j.number[:]), crc32.IEEETable, j.record[:recordBody])
 }

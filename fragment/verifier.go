@@ -1,8 +1,6 @@
 package fragment
 
-import (
-	"fmt"
-)
+import "fmt"
 
 // Verifier checks the items of one layout against a signed root as they
 // arrive, in any order that gives a page before what hangs under it, and
@@ -18,6 +16,7 @@ type Verifier struct {
 	stack  stack
 	slots  [][]slot // by level, from level 1
 	clock  uint64
+	doubts int // the image's, when the pages were taken
 }
 
 // slot holds one verified page.
@@ -42,7 +41,7 @@ func NewVerifier(im *Image, g Geometry, c VerifierConfig) (*Verifier, error) {
 	if g.size != m.Size || g.leaf != m.Leaf || g.units == 0 {
 		return nil, fmt.Errorf("%w: it is of another image", ErrGeometry)
 	}
-	v := &Verifier{geo: g, root: m.Root, image: im, hasher: newHasher(), slots: make([][]slot, g.depth)}
+	v := &Verifier{geo: g, root: m.Root, image: im, hasher: newHasher(), slots: make([][]slot, g.depth), doubts: im.doubts}
 	for level := range v.slots {
 		n := 1
 		if level == 0 {
@@ -85,6 +84,7 @@ func (v *Verifier) Offer(it Item, b []byte) error {
 	if !v.geo.Has(it) {
 		return fmt.Errorf("%w: no %v in this layout", ErrGeometry, it)
 	}
+	v.renew()
 	want, ok := v.expected(it)
 	if !ok {
 		return ErrEarly
@@ -165,6 +165,20 @@ func (v *Verifier) Holds(it Item) bool {
 	return v.find(it) != nil
 }
 
+// renew lets go of every page after the flash was found changed: as each comes
+// again, the units under it are hashed.
+func (v *Verifier) renew() {
+	if v.doubts == v.image.doubts {
+		return
+	}
+	v.doubts = v.image.doubts
+	for _, level := range v.slots {
+		for i := range level {
+			level[i].valid = false
+		}
+	}
+}
+
 func (v *Verifier) find(page Item) *slot {
 	level := v.slots[page.Level-1]
 	for i := range level {
@@ -207,7 +221,8 @@ func (v *Verifier) pageDone(index uint32) bool {
 // Wanted appends the items to ask for next, in the order of the file, until
 // dst is full: items that are missing, whose page is held, and that are not in
 // flight already. It never names a child whose parent has not been verified.
-func (v *Verifier) Wanted(dst []Item, flight []Item) []Item {
+func (v *Verifier) Wanted(dst, flight []Item) []Item {
+	v.renew()
 	offset, ok := v.image.missing()
 	if !ok {
 		return dst
