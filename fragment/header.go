@@ -91,10 +91,10 @@ func (l Layout) mode() uint8 {
 	return 0
 }
 
-// headerSize returns how many bytes the header has that starts with b: 0 and no
+// HeaderSize returns how many bytes the header has that starts with b: 0 and no
 // error while b does not tell yet. It refuses as early as it can, at the
 // latest after [MaxHeader] bytes.
-func headerSize(b []byte) (int, error) {
+func HeaderSize(b []byte) (int, error) {
 	infoLen, err := infoLength(b, infoTag[:])
 	if err != nil || infoLen == 0 {
 		return 0, err
@@ -247,7 +247,7 @@ func parseInfo(b []byte) (Layout, []string, error) {
 // follows it is not looked at.
 func ParseHeader(b []byte) (Header, error) {
 	b = b[:min(len(b), MaxHeader)]
-	size, err := headerSize(b)
+	size, err := HeaderSize(b)
 	if err != nil {
 		return Header{}, err
 	}
@@ -340,8 +340,8 @@ func ParseName(segment string) (Name, error) {
 // Pins reports whether the name pins that COSE_Sign1.
 func (n Name) Pins(sign1 []byte) bool { return sha256.Sum256(sign1) == n.Manifest }
 
-// HeaderSize returns the bytes of a pinned file's header, given its manifest's.
-func (n Name) HeaderSize(sign1 []byte) uint32 {
+// headerSize returns the bytes of a pinned file's header, given its manifest's.
+func (n Name) headerSize(sign1 []byte) uint32 {
 	return uint32((infoSize + len(sign1) + n.Block() - 1) &^ (n.Block() - 1))
 }
 
@@ -354,7 +354,7 @@ func (e *Envelope) Pinned(n Name) (Geometry, error) {
 	if e.hash != n.Manifest {
 		return Geometry{}, fmt.Errorf("%w: the manifest's hash is not the name's", ErrName)
 	}
-	return e.Geometry(n.Layout, n.HeaderSize(e.sign1))
+	return e.Geometry(n.Layout, n.headerSize(e.sign1))
 }
 
 // Geometry lays the image out, with the author's cap on units obeyed. base is

@@ -31,12 +31,12 @@ func TestHeaderRoundTrip(t *testing.T) {
 		if got.Layout != h.Layout || !bytes.Equal(got.Sign1, h.Sign1) || got.Base != h.Base || strings.Join(got.Mirrors, " ") != strings.Join(h.Mirrors, " ") {
 			t.Fatalf("%+v, want %+v", got, h)
 		}
-		if h.Mirrors == nil && s.Name(h.Layout).HeaderSize(s.Bytes()) != h.Base {
+		if h.Mirrors == nil && s.Name(h.Layout).headerSize(s.Bytes()) != h.Base {
 			t.Fatal("a pinned header's size does not follow from its name")
 		}
 		// Cut anywhere it is refused, and never sooner than it must be.
 		for n := range len(b) {
-			if size, err := headerSize(b[:n]); err != nil || size != 0 && size != len(b) {
+			if size, err := HeaderSize(b[:n]); err != nil || size != 0 && size != len(b) {
 				t.Fatalf("the first %d bytes: size %d, error %v", n, size, err)
 			}
 			if _, err := ParseHeader(b[:n]); err == nil {

@@ -52,7 +52,7 @@ func (r *Receiver) Write(b []byte) (n int, err error) {
 func (r *Receiver) header(b []byte) (int, error) {
 	before := len(r.buf)
 	r.buf = append(r.buf, b[:min(len(b), MaxHeader-before)]...)
-	size, err := headerSize(r.buf)
+	size, err := HeaderSize(r.buf)
 	if err != nil {
 		return 0, err
 	}
