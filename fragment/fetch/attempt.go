@@ -128,7 +128,7 @@ func (p *piece) finished() bool {
 func (p *piece) conclude(m *mirrors, x *mirror) error {
 	p.d.mu.Lock()
 	err := p.err
-	p.d.result.Needed += int64(len(p.buf))
+	p.d.result.Needed += int64(p.contiguous())
 	p.d.mu.Unlock()
 	if err == nil {
 		m.verified(x)
