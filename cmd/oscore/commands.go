@@ -15,5 +15,6 @@ func init() {
 		{"serve", "run a sealed demonstration server", serve},
 		{"decode", "explain captured messages and decrypt them", decode},
 		{"diagnose", "find the field that is wrong in a key", diagnose},
+		{"fragment", "sign firmware, cut it, serve it, fetch it verified block by block", runFragment},
 	}
 }
