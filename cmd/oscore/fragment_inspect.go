@@ -219,6 +219,9 @@ func fragmentVerify(ctx context.Context, sio stdio, args []string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", rest[0], err)
 	}
+	if info, err := file.Stat(); err == nil && info.Size() != g.FileSize() {
+		return fmt.Errorf("%s: %d bytes; the manifest and the layout make it %d", rest[0], info.Size(), g.FileSize())
+	}
 	data := file
 	if h.Outboard {
 		if *imagePath == "" {

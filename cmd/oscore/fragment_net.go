@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -29,6 +30,7 @@ func fragmentServe(ctx context.Context, sio stdio, args []string) error {
 	dir := f.String("path", "fw", "directory in the URIs")
 	maxBlock := f.String("max-block", "1024", "largest block in bytes")
 	forge := f.Float64("forge", 0, "for trying out: forge this share of the blocks, 0 to 1, as a hostile mirror would")
+	uris := f.String("uris", "", "write the URIs to this file too, once the socket is open")
 	quiet := f.Bool("quiet", false, "do not print a line a request")
 	rest, err := f.parse(args, 1, 1<<10)
 	if err != nil {
@@ -79,8 +81,16 @@ func fragmentServe(ctx context.Context, sio stdio, args []string) error {
 			fmt.Fprintf(sio.out, "%s %s block %d of %d bytes: %v\n", from, path, b.Num, b.Size(), code)
 		}
 	}
+	var list strings.Builder
 	for _, name := range order {
-		fmt.Fprintf(sio.err, "serving coap://%s/%s/%s\n", reachable(conn.LocalAddr()), *dir, name)
+		uri := fmt.Sprintf("coap://%s/%s/%s", reachable(conn.LocalAddr()), *dir, name)
+		fmt.Fprintln(sio.err, "serving", uri)
+		fmt.Fprintln(&list, uri)
+	}
+	if *uris != "" {
+		if err := writeNew(*uris, []byte(list.String()), 0o644, true); err != nil {
+			return err
+		}
 	}
 	if err := s.Serve(ctx, conn); !errors.Is(err, context.Canceled) {
 		return err
