@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"time"
 
@@ -132,7 +133,7 @@ func fragmentCut(_ context.Context, sio stdio, args []string) error {
 	f := newFragmentFlags(sio, "cut", "IMAGE|FILE.lwf")
 	manifest := f.String("manifest", "", "the image's manifest; not needed to cut a .lwf file anew")
 	unit := f.String("unit", "1024", "unit in bytes: what a device verifies at once; 64 or 256 for LPWAN")
-	page := f.String("page", "", "hash page in bytes (default: the unit)")
+	page := f.String("page", "", "hash page in bytes (default: the unit, at least 256)")
 	outboard := f.Bool("outboard", false, "pages in a file of their own (.lwo), beside the unchanged image (.img)")
 	dir := f.String("o", ".", "directory to write to; the file's name pins manifest and layout")
 	workers := f.Int("workers", runtime.NumCPU(), "parallel hashing")
@@ -145,7 +146,7 @@ func fragmentCut(_ context.Context, sio stdio, args []string) error {
 		return err
 	}
 	if *page == "" {
-		*page = *unit
+		*page = strconv.Itoa(1 << max(l.Unit, 8))
 	}
 	if l.Page, err = exponent("page", *page); err != nil {
 		return err
