@@ -18,5 +18,6 @@ func init() {
 		{"agent", "stay connected and send requests from JSON lines", agent},
 		{"decode", "explain captured messages and decrypt them", decode},
 		{"diagnose", "find the field that is wrong in a key", diagnose},
+		{"fragment", "sign firmware, cut it, serve it, fetch it verified block by block", runFragment},
 	}
 }

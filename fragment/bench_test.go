@@ -1,0 +1,84 @@
+package fragment
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"fmt"
+	"testing"
+	"time"
+)
+
+// BenchmarkPlainSHA256 is the yardstick: streaming over the same image.
+func BenchmarkPlainSHA256(b *testing.B) {
+	image := noise(1 << 20)
+	b.SetBytes(int64(len(image)))
+	for b.Loop() {
+		plain(image)
+	}
+}
+
+func plain(image []byte) {
+	h := sha256.New()
+	for at := 0; at < len(image); at += 1024 {
+		h.Write(image[at:min(at+1024, len(image))])
+	}
+	h.Sum(nil)
+}
+
+// BenchmarkVerify checks every item of a 1 MiB file, without the flash. The
+// metric share is of plain streaming SHA-256, measured in the same run.
+func BenchmarkVerify(b *testing.B) {
+	image := noise(1 << 20)
+	for _, c := range []struct {
+		leaf, unit uint8
+	}{{10, 10}, {8, 10}, {6, 8}} {
+		b.Run(fmt.Sprintf("L=%d/U=%d", 1<<c.leaf, 1<<c.unit), func(b *testing.B) {
+			s := signed(b, image, c.leaf)
+			file, g := cut(b, image, s, Layout{Unit: c.unit, Page: 10})
+			im, err := OpenImage(s, ImageConfig{Flash: &memory{b: make([]byte, len(image))}})
+			if err != nil {
+				b.Fatal(err)
+			}
+			v, err := NewVerifier(im, g, VerifierConfig{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			drain(b, v, file, image) // from here on a unit is hashed and not written
+			var items []Item
+			g.Walk(func(it Item) bool { items = append(items, it); return true })
+			b.SetBytes(int64(len(image)))
+			b.ReportAllocs()
+			// The yardstick runs in turns with the verifier, so that a busy
+			// machine slows both.
+			var yard time.Duration
+			for b.Loop() {
+				b.StopTimer()
+				start := time.Now()
+				plain(image)
+				yard += time.Since(start)
+				b.StartTimer()
+				for _, it := range items {
+					if err := v.Offer(it, piece(file, image, g, it)); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+			b.ReportMetric(float64(yard)/float64(b.Elapsed())*100, "%plain")
+		})
+	}
+}
+
+// BenchmarkDescribe is the author's tool: digest and tree, by workers.
+func BenchmarkDescribe(b *testing.B) {
+	image := noise(16 << 20)
+	for _, workers := range []int{1, 2, 4} {
+		b.Run(fmt.Sprintf("workers=%d", workers), func(b *testing.B) {
+			b.SetBytes(int64(len(image)))
+			for b.Loop() {
+				if _, err := Describe(bytes.NewReader(image), uint32(len(image)), 8, workers, nil); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

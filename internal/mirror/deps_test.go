@@ -1,0 +1,9 @@
+package mirror
+
+import (
+	"testing"
+
+	"github.com/oscorelay/oscorelay/internal/floors"
+)
+
+func TestImports(t *testing.T) { floors.Imports(t, "std", "./internal/coap") }
