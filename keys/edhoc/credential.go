@@ -66,7 +66,7 @@ var decMode = func() cbor.DecMode {
 		MaxArrayElements: 64,
 		MaxMapPairs:      64,
 		IndefLength:      cbor.IndefLengthForbidden,
-		IntDec:           cbor.IntDecConvertSigned,
+		IntDec:           cbor.IntDecConvertSignedOrFail,
 	}.DecMode()
 	if err != nil {
 		panic(err) // constant options that the library accepts

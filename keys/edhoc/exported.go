@@ -1,6 +1,10 @@
 package edhoc
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/oscorelay/oscorelay/oscore"
+)
 
 // Exporter labels of OSCORE (RFC 9528 Appendix A.1).
 const (
@@ -14,8 +18,8 @@ const defaultSaltLength = 8
 // Exported is what OSCORE needs of a session, from our own point of view (RFC
 // 9528 Appendix A.1). There is no ID Context.
 type Exported struct {
-	MasterSecret Secret
-	MasterSalt   Secret
+	MasterSecret oscore.Secret
+	MasterSalt   oscore.Secret
 	SenderID     []byte // the identifier that the peer chose
 	RecipientID  []byte // the identifier that we chose
 	AEAD         int    // COSE number of the application AEAD algorithm
@@ -56,14 +60,33 @@ func (s *Session) ExportedLengths(l Lengths) (e Exported, err error) {
 		return Exported{}, err
 	}
 	if e.MasterSalt, err = s.exporter(exporterMasterSalt, nil, salt); err != nil {
-		e.MasterSecret.Wipe()
+		wipe(e.MasterSecret)
 		return Exported{}, err
 	}
 	return e, nil
 }
 
-// Wipe clears the secrets.
-func (e *Exported) Wipe() {
-	e.MasterSecret.Wipe()
-	e.MasterSalt.Wipe()
+// Params returns the parameters of the OSCORE security context. They share the
+// secrets' memory with e. The context's keys were never used before, so its
+// sequence numbers start at 0 without taint.
+func (e Exported) Params() (oscore.Params, error) {
+	p := oscore.Params{
+		MasterSecret: e.MasterSecret, MasterSalt: e.MasterSalt,
+		SenderID: e.SenderID, RecipientID: e.RecipientID, AEAD: oscore.AEAD(e.AEAD),
+	}
+	switch e.Hash {
+	case algSHA256:
+		p.HKDF = oscore.HKDFSHA256
+	case algSHA384:
+		p.HKDF = oscore.HKDFSHA384
+	default:
+		return oscore.Params{}, fmt.Errorf("%w: hash algorithm %d makes no OSCORE HKDF", ErrConfig, e.Hash)
+	}
+	if err := p.Check(); err != nil {
+		return oscore.Params{}, fmt.Errorf("edhoc: %w", err)
+	}
+	return p, nil
 }
+
+// Wipe clears the secrets.
+func (e *Exported) Wipe() { wipe(e.MasterSecret, e.MasterSalt) }

@@ -64,15 +64,9 @@ func (i *Identity) serves(m Method, r Role, s *suiteParams) bool {
 	return i.static() == m.static(r) && i.Credential.key.fits(s, i.static()) == nil
 }
 
-// exchange computes the shared secret of the static key and the peer's
-// ephemeral key.
-func (i *Identity) exchange(s *suiteParams, peer *ecdh.PublicKey) ([]byte, error) {
-	return s.curve.exchange(i.Exchanger, peer)
-}
-
 // sign1 makes the COSE_Sign1 of Signature_or_MAC_x (RFC 9528 §5.3.2, §5.4.2):
 // protected << ID_CRED_x >>, external_aad << TH, CRED_x, ? EAD >>, payload MAC.
-func sign1(id CredentialID, external, mac []byte) *cose.Sign1Message {
+func sign1(id CredentialID, mac []byte) *cose.Sign1Message {
 	return &cose.Sign1Message{
 		Headers: cose.Headers{RawProtected: appendBytes(nil, id.item)},
 		Payload: mac,
@@ -85,7 +79,7 @@ func (i *Identity) sign(s *suiteParams, external, mac []byte) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("edhoc: signing: %w", err)
 	}
-	m := sign1(i.ID, external, mac)
+	m := sign1(i.ID, mac)
 	if err := m.Sign(nil, external, signer); err != nil {
 		return nil, fmt.Errorf("edhoc: signing: %w", err)
 	}
@@ -101,7 +95,7 @@ func (c *Credential) verify(s *suiteParams, id CredentialID, external, mac, sign
 	if err != nil {
 		return fmt.Errorf("%w: %v", ErrCredentialKey, err)
 	}
-	m := sign1(id, external, mac)
+	m := sign1(id, mac)
 	m.Signature = signature
 	if err := m.Verify(external, verifier); err != nil {
 		if errors.Is(err, cose.ErrVerification) {

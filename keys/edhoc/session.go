@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+
+	"github.com/oscorelay/oscorelay/oscore"
 )
 
 // received is what a message told, before it is authenticated.
@@ -104,13 +106,13 @@ func (s *Session) Confirm() {
 // Exporter is EDHOC_Exporter (RFC 9528 §4.2.1): keying material for the
 // application, by a registered label and a context. A pair of the two must not
 // serve two purposes; labels 0 and 1 are OSCORE's.
-func (s *Session) Exporter(label uint16, context []byte, length int) (Secret, error) {
+func (s *Session) Exporter(label uint16, context []byte, length int) (oscore.Secret, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.exporter(label, context, length)
 }
 
-func (s *Session) exporter(label uint16, context []byte, length int) (Secret, error) {
+func (s *Session) exporter(label uint16, context []byte, length int) (oscore.Secret, error) {
 	if s.prkExporter == nil {
 		return nil, ErrWiped
 	}
