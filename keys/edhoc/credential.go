@@ -55,6 +55,8 @@ type Credential struct {
 	cert *x509.Certificate          // of a TypeCertificate
 	cwt  *cose.UntaggedSign1Message // of a TypeCWT
 	iss  string
+
+	firstUse bool // came by value and is not known yet: for Store
 }
 
 // decMode is strict about everything that fxamacker/cbor can be strict about;
@@ -148,7 +150,13 @@ func ParseCertificate(der []byte) (*Credential, error) {
 	if err != nil {
 		return nil, fmt.Errorf("certificate: %w: %v", ErrMalformed, err)
 	}
-	key, err := newPublicKey(cert.PublicKey)
+	pub := any(cert.PublicKey)
+	if pub == nil { // crypto/x509 leaves X25519 out there, but parses it here
+		if pub, err = x509.ParsePKIXPublicKey(cert.RawSubjectPublicKeyInfo); err != nil {
+			return nil, fmt.Errorf("certificate: %w: %v", ErrCredentialType, err)
+		}
+	}
+	key, err := newPublicKey(pub)
 	if err != nil {
 		return nil, fmt.Errorf("certificate: %w", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/oscorelay/oscorelay/oscore"
@@ -17,7 +18,11 @@ type received struct {
 }
 
 func (h *handshake) showReceived() received {
-	return received{h.received.idCred, h.received.ead, bytes.Clone(h.cr)}
+	ead := slices.Clone(h.received.ead) // the plaintext beneath will be wiped
+	for i := range ead {
+		ead[i].Value = bytes.Clone(ead[i].Value)
+	}
+	return received{h.received.idCred, ead, bytes.Clone(h.cr)}
 }
 
 // CredentialID returns ID_CRED_x, how the peer names its credential.

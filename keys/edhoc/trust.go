@@ -18,7 +18,7 @@ type Trust interface {
 func authenticatePeer[T any](h *handshake, t Trust, verify func(candidates []*Credential) (T, error)) (T, error) {
 	var none T
 	peer := h.role.peer()
-	candidates, err := t.Candidates(peer, h.received.idCred, h.received.ead)
+	candidates, err := t.Candidates(peer, h.received.idCred, h.showReceived().ead)
 	if err != nil {
 		return none, h.fail(err)
 	}
