@@ -91,7 +91,7 @@ func startInitiator(t *testing.T, a *authority) *WaitMessage2 {
 
 // sealPlaintext2 makes message_2 out of any plaintext, as any stranger can who
 // has seen message_1.
-func sealPlaintext2(t *testing.T, i *handshake, plain []byte) []byte {
+func sealPlaintext2(t testing.TB, i *handshake, plain []byte) []byte {
 	t.Helper()
 	y := must[*ecdh.PrivateKey](t)(i.suite.curve.generate())
 	r := &handshake{endpoint: i.endpoint, suite: i.suite, ephemeral: y, gPeer: i.ephemeral.PublicKey(), hashMessage1: i.hashMessage1}
