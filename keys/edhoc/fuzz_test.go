@@ -10,7 +10,11 @@ import (
 // serves many messages.
 func again(h *handshake) *handshake {
 	c := *h
-	c.prk2e, c.prk3e2m, c.prk4e3m = bytes.Clone(h.prk2e), bytes.Clone(h.prk3e2m), bytes.Clone(h.prk4e3m)
+	for _, p := range []**prk{&c.prk2e, &c.prk3e2m, &c.prk4e3m} {
+		if *p != nil {
+			*p = (*p).clone()
+		}
+	}
 	return &c
 }
 
@@ -149,7 +153,7 @@ func FuzzMessage4(f *testing.F) {
 	f.Add([]byte{})
 	x := newExchange(f, StaticStatic, 2, "ccs by kid", "ccs by kid")
 	x.mustRun(f)
-	h := &handshake{endpoint: must[*Initiator](f)(NewInitiator(x.i)).e, suite: suites[2], prk4e3m: make([]byte, 32), th4: make([]byte, 32)}
+	h := &handshake{endpoint: must[*Initiator](f)(NewInitiator(x.i)).e, suite: suites[2], prk4e3m: newPRK(hashSHA256, make([]byte, 32)), th4: make([]byte, 32)}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		done := &InitiatorDone{session: new(Session)}
 		done.put(again(h))

@@ -25,7 +25,7 @@ type handshake struct {
 
 	hashMessage1            []byte
 	th2, th3, th4           []byte
-	prk2e, prk3e2m, prk4e3m []byte
+	prk2e, prk3e2m, prk4e3m *prk
 
 	received      plaintext // of message_2 or message_3
 	receivedPlain []byte    // its encoding
@@ -59,7 +59,10 @@ func (o *once) Abort() {
 // wipe clears the secrets; the ephemeral private key, whose bytes crypto/ecdh
 // does not give out, is let go of.
 func (h *handshake) wipe() {
-	wipe(h.prk2e, h.prk3e2m, h.prk4e3m, h.receivedPlain)
+	h.prk2e.wipe()
+	h.prk3e2m.wipe()
+	h.prk4e3m.wipe()
+	wipe(h.receivedPlain)
 	h.ephemeral = nil
 }
 
@@ -71,7 +74,7 @@ func (h *handshake) fail(err error) error {
 
 // sharedPRK mixes an ECDH shared secret into a PRK with EDHOC_Extract and
 // wipes it.
-func (h *handshake) sharedPRK(salt []byte, priv ecdh.KeyExchanger, pub *ecdh.PublicKey) ([]byte, error) {
+func (h *handshake) sharedPRK(salt []byte, priv ecdh.KeyExchanger, pub *ecdh.PublicKey) (*prk, error) {
 	secret, err := h.suite.curve.exchange(priv, pub)
 	if err != nil {
 		return nil, err
@@ -91,8 +94,8 @@ func (h *handshake) derive2e() (err error) {
 // §4.1.1.3): the salt is derived from the PRK before it, and the shared secret
 // is that of the party's static and the other's ephemeral key, whichever of
 // the two halves is ours.
-func (h *handshake) staticPRK(prk []byte, saltLabel int, th []byte, priv ecdh.KeyExchanger, pub *ecdh.PublicKey) ([]byte, error) {
-	salt, err := h.suite.hash.kdf(prk, saltLabel, th, h.suite.hash.size)
+func (h *handshake) staticPRK(before *prk, saltLabel int, th []byte, priv ecdh.KeyExchanger, pub *ecdh.PublicKey) (*prk, error) {
+	salt, err := before.kdf(saltLabel, th, h.suite.hash.size)
 	if err != nil {
 		return nil, err
 	}
@@ -101,19 +104,19 @@ func (h *handshake) staticPRK(prk []byte, saltLabel int, th []byte, priv ecdh.Ke
 }
 
 // ownPRK is the PRK that authenticates our own message.
-func (h *handshake) ownPRK(prk []byte, saltLabel int, th []byte) ([]byte, error) {
+func (h *handshake) ownPRK(before *prk, saltLabel int, th []byte) (*prk, error) {
 	if !h.method.static(h.role) {
-		return bytes.Clone(prk), nil
+		return before.clone(), nil
 	}
-	return h.staticPRK(prk, saltLabel, th, h.identity.Exchanger, h.gPeer)
+	return h.staticPRK(before, saltLabel, th, h.identity.Exchanger, h.gPeer)
 }
 
 // peerPRK is the PRK that authenticates the peer's message, if the peer is c.
-func (h *handshake) peerPRK(c *Credential, prk []byte, saltLabel int, th []byte) ([]byte, error) {
+func (h *handshake) peerPRK(c *Credential, before *prk, saltLabel int, th []byte) (*prk, error) {
 	if !h.method.static(h.role.peer()) {
-		return bytes.Clone(prk), nil
+		return before.clone(), nil
 	}
-	return h.staticPRK(prk, saltLabel, th, h.ephemeral, c.key.ecdh)
+	return h.staticPRK(before, saltLabel, th, h.ephemeral, c.key.ecdh)
 }
 
 // macLength is that of MAC_2 or MAC_3: the suite's for a static key, the
@@ -152,8 +155,8 @@ func (m *macInput) external() []byte {
 }
 
 // authenticate computes Signature_or_MAC_x for our own message.
-func (h *handshake) authenticate(prk []byte, in *macInput) ([]byte, error) {
-	mac, err := h.suite.hash.kdf(prk, in.label, in.context(), h.macLength(h.role))
+func (h *handshake) authenticate(p *prk, in *macInput) ([]byte, error) {
+	mac, err := p.kdf(in.label, in.context(), h.macLength(h.role))
 	if err != nil {
 		return nil, err
 	}
@@ -170,7 +173,7 @@ const maxCandidates = 8
 
 // verifyPeer finds the candidate that Signature_or_MAC_x proves and returns it
 // with the PRK that authenticated it.
-func (h *handshake) verifyPeer(candidates []*Credential, prk []byte, saltLabel int, in macInput) (*Credential, []byte, error) {
+func (h *handshake) verifyPeer(candidates []*Credential, before *prk, saltLabel int, in macInput) (*Credential, *prk, error) {
 	if len(candidates) > maxCandidates {
 		return nil, nil, fmt.Errorf("%w: %d credentials for one identifier, at most %d are tried", ErrConfig, len(candidates), maxCandidates)
 	}
@@ -179,16 +182,16 @@ func (h *handshake) verifyPeer(candidates []*Credential, prk []byte, saltLabel i
 		if c == nil {
 			continue
 		}
-		var peerPRK []byte
+		var peerPRK *prk
 		in.cred = c
-		if peerPRK, err = h.verifyAs(c, prk, saltLabel, &in); err == nil {
+		if peerPRK, err = h.verifyAs(c, before, saltLabel, &in); err == nil {
 			return c, peerPRK, nil
 		}
 	}
 	return nil, nil, err
 }
 
-func (h *handshake) verifyAs(c *Credential, prk []byte, saltLabel int, in *macInput) (_ []byte, err error) {
+func (h *handshake) verifyAs(c *Credential, before *prk, saltLabel int, in *macInput) (_ *prk, err error) {
 	static := h.method.static(h.role.peer())
 	if err := c.key.fits(h.suite, static); err != nil {
 		return nil, err
@@ -199,16 +202,16 @@ func (h *handshake) verifyAs(c *Credential, prk []byte, saltLabel int, in *macIn
 			return nil, fmt.Errorf("%w: peer uses our own key", ErrReflected)
 		}
 	}
-	peerPRK, err := h.peerPRK(c, prk, saltLabel, in.th)
+	peerPRK, err := h.peerPRK(c, before, saltLabel, in.th)
 	if err != nil {
 		return nil, err
 	}
 	defer func() {
 		if err != nil {
-			wipe(peerPRK)
+			peerPRK.wipe()
 		}
 	}()
-	mac, err := h.suite.hash.kdf(peerPRK, in.label, in.context(), h.macLength(h.role.peer()))
+	mac, err := peerPRK.kdf(in.label, in.context(), h.macLength(h.role.peer()))
 	if err != nil {
 		return nil, err
 	}
@@ -253,13 +256,13 @@ func (h *handshake) checkIDs() error {
 // encrypt0 returns the AEAD and the nonce of message_3 or message_4, derived
 // from the PRK with the labels of its K and IV (RFC 9528 §5.4.2, §5.5.2). A
 // handshake seals once with each pair: the states see to it.
-func (h *handshake) encrypt0(prk []byte, labelKey, labelIV int, th []byte) (cipher.AEAD, []byte, error) {
-	key, err := h.suite.hash.kdf(prk, labelKey, th, h.suite.aead.key)
+func (h *handshake) encrypt0(p *prk, labelKey, labelIV int, th []byte) (cipher.AEAD, []byte, error) {
+	key, err := p.kdf(labelKey, th, h.suite.aead.key)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer wipe(key)
-	iv, err := h.suite.hash.kdf(prk, labelIV, th, h.suite.aead.nonce)
+	iv, err := p.kdf(labelIV, th, h.suite.aead.nonce)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -271,8 +274,8 @@ func (h *handshake) encrypt0(prk []byte, labelKey, labelIV int, th []byte) (ciph
 }
 
 // seal makes CIPHERTEXT_3 or CIPHERTEXT_4.
-func (h *handshake) seal(prk []byte, labelKey, labelIV int, th, plain []byte) ([]byte, error) {
-	aead, iv, err := h.encrypt0(prk, labelKey, labelIV, th)
+func (h *handshake) seal(p *prk, labelKey, labelIV int, th, plain []byte) ([]byte, error) {
+	aead, iv, err := h.encrypt0(p, labelKey, labelIV, th)
 	if err != nil {
 		return nil, err
 	}
@@ -280,8 +283,8 @@ func (h *handshake) seal(prk []byte, labelKey, labelIV int, th, plain []byte) ([
 }
 
 // open opens CIPHERTEXT_3 or CIPHERTEXT_4.
-func (h *handshake) open(prk []byte, labelKey, labelIV int, th, ciphertext []byte) ([]byte, error) {
-	aead, iv, err := h.encrypt0(prk, labelKey, labelIV, th)
+func (h *handshake) open(p *prk, labelKey, labelIV int, th, ciphertext []byte) ([]byte, error) {
+	aead, iv, err := h.encrypt0(p, labelKey, labelIV, th)
 	if err != nil {
 		return nil, err
 	}

@@ -104,7 +104,7 @@ func (h *handshake) readMessage2(message2 []byte) error {
 	if err := h.derive2e(); err != nil {
 		return fmt.Errorf("message_2: %w", err)
 	}
-	stream, err := h.suite.hash.keystream2(h.prk2e, h.th2, len(ciphertext))
+	stream, err := h.prk2e.keystream2(h.th2, len(ciphertext))
 	if err != nil {
 		return err
 	}
@@ -151,15 +151,15 @@ func (r *ReceivedMessage2) Verify(candidates ...*Credential) (*VerifiedMessage2,
 }
 
 func (h *handshake) verifyMessage2(candidates []*Credential) (*VerifiedMessage2, error) {
-	peer, prk, err := h.verifyPeer(candidates, h.prk2e, labelSalt3e2m, macInput{
+	peer, peerPRK, err := h.verifyPeer(candidates, h.prk2e, labelSalt3e2m, macInput{
 		label: labelMAC2, cr: h.cr, id: h.received.idCred, th: h.th2, ead: h.received.rawEAD,
 	})
 	if err != nil {
 		return nil, h.fail(fmt.Errorf("message_2: %w", err))
 	}
-	h.peer, h.prk3e2m = peer, prk
+	h.peer, h.prk3e2m = peer, peerPRK
 	h.th3 = h.suite.hash.next(h.th2, h.receivedPlain, peer.item)
-	wipe(h.prk2e)
+	h.prk2e.wipe()
 	next := new(VerifiedMessage2)
 	next.peer = peer
 	next.put(h)

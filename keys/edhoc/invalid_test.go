@@ -99,7 +99,7 @@ func sealPlaintext2(t testing.TB, i *handshake, plain []byte) []byte {
 	if err := r.derive2e(); err != nil {
 		t.Fatal(err)
 	}
-	stream := must[[]byte](t)(r.suite.hash.keystream2(r.prk2e, r.th2, len(plain)))
+	stream := must[[]byte](t)(r.prk2e.keystream2(r.th2, len(plain)))
 	subtle.XORBytes(stream, stream, plain)
 	return must[[]byte](t)(message(slices.Concat(r.gy, stream)))
 }
@@ -149,7 +149,7 @@ func TestInvalidPlaintexts(t *testing.T) {
 			if _, err := wait2.Message2(nil); !errors.Is(err, ErrConsumed) {
 				t.Errorf("after the failure: %v", err)
 			}
-			if slices.ContainsFunc(slices.Concat(h.prk2e, h.receivedPlain), func(b byte) bool { return b != 0 }) {
+			if !zero(h.prk2e.key) || !zero(h.receivedPlain) {
 				t.Error("secrets were not wiped")
 			}
 		})

@@ -134,14 +134,14 @@ func (h *handshake) writeMessage2(reply Reply) (_ []byte, err error) {
 	// 3. CIPHERTEXT_2.
 	plain := p.appendRest(AppendConnectionID(nil, p.cr))
 	defer wipe(plain)
-	stream, err := h.suite.hash.keystream2(h.prk2e, h.th2, len(plain))
+	stream, err := h.prk2e.keystream2(h.th2, len(plain))
 	if err != nil {
 		return nil, err
 	}
 	subtle.XORBytes(stream, stream, plain)
 	// 4. TH_3, of which the parts are at hand.
 	h.th3 = h.suite.hash.next(h.th2, plain, h.identity.Credential.item)
-	wipe(h.prk2e)
+	h.prk2e.wipe()
 	return message(slices.Concat(h.gy, stream))
 }
 
@@ -208,13 +208,13 @@ func (r *ReceivedMessage3) Verify(candidates ...*Credential) (*ResponderDone, er
 }
 
 func (h *handshake) verifyMessage3(candidates []*Credential) (*ResponderDone, error) {
-	peer, prk, err := h.verifyPeer(candidates, h.prk3e2m, labelSalt4e3m, macInput{
+	peer, peerPRK, err := h.verifyPeer(candidates, h.prk3e2m, labelSalt4e3m, macInput{
 		label: labelMAC3, id: h.received.idCred, th: h.th3, ead: h.received.rawEAD,
 	})
 	if err != nil {
 		return nil, h.fail(fmt.Errorf("message_3: %w", err))
 	}
-	h.peer, h.prk4e3m = peer, prk
+	h.peer, h.prk4e3m = peer, peerPRK
 	h.th4 = h.suite.hash.next(h.th3, h.receivedPlain, peer.item)
 	h.ephemeral = nil
 	session, err := newSession(h)

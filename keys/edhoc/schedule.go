@@ -1,8 +1,11 @@
 package edhoc
 
 import (
+	"bytes"
 	"crypto/hkdf"
+	"crypto/hmac"
 	"fmt"
+	"hash"
 )
 
 // info_label of the derivations (RFC 9528 §4.1.2 figure 6, Appendix H).
@@ -21,22 +24,56 @@ const (
 	labelKeyUpdate   = 11
 )
 
+// prk is a pseudorandom key with the HMAC that is keyed by it, once for all
+// that is derived from it.
+type prk struct {
+	hash *hashParams
+	key  []byte
+	mac  hash.Hash
+}
+
+func newPRK(h *hashParams, key []byte) *prk { return &prk{h, key, hmac.New(h.new, key)} }
+
+// clone returns a copy that outlives the original's wipe.
+func (p *prk) clone() *prk { return &prk{p.hash, bytes.Clone(p.key), p.mac} }
+
+// wipe clears the key and lets go of the HMAC, whose state crypto/hmac does
+// not give out. On a nil prk it does nothing.
+func (p *prk) wipe() {
+	if p != nil {
+		clear(p.key)
+		p.mac = nil
+	}
+}
+
 // extract is EDHOC_Extract (RFC 9528 §4.1.1).
-func (h *hashParams) extract(salt, ikm []byte) ([]byte, error) {
-	prk, err := hkdf.Extract(h.new, ikm, salt)
+func (h *hashParams) extract(salt, ikm []byte) (*prk, error) {
+	key, err := hkdf.Extract(h.new, ikm, salt)
 	if err != nil {
 		return nil, fmt.Errorf("edhoc: HKDF-Extract: %w", err)
 	}
-	return prk, nil
+	return newPRK(h, key), nil
 }
 
-// kdf is EDHOC_KDF (RFC 9528 §4.1.2). The length is at most 255 hash lengths.
-func (h *hashParams) kdf(prk []byte, label int, context []byte, length int) ([]byte, error) {
-	okm, err := hkdf.Expand(h.new, prk, string(appendInfo(nil, label, context, length)), length)
-	if err != nil {
-		return nil, fmt.Errorf("edhoc: HKDF-Expand: %w", err)
+// kdf is EDHOC_KDF (RFC 9528 §4.1.2), with HKDF-Expand (RFC 5869 §2.3) on the
+// HMAC at hand. The length is at most 255 hash lengths.
+func (p *prk) kdf(label int, context []byte, length int) ([]byte, error) {
+	if p.mac == nil || length > 255*p.hash.size {
+		return nil, fmt.Errorf("edhoc: HKDF-Expand: %w: %d bytes", ErrConfig, length)
 	}
-	return okm, nil
+	info := appendInfo(make([]byte, 0, len(context)+16), label, context, length)
+	okm := make([]byte, 0, length+p.hash.size)
+	for i := byte(1); len(okm) < length; i++ {
+		p.mac.Reset()
+		if i > 1 {
+			p.mac.Write(okm[len(okm)-p.hash.size:])
+		}
+		p.mac.Write(info)
+		p.mac.Write([]byte{i})
+		okm = p.mac.Sum(okm)
+	}
+	clear(okm[length:])
+	return okm[:length:length], nil
 }
 
 // appendInfo appends info = (info_label, context, length).
@@ -46,11 +83,11 @@ func appendInfo(dst []byte, label int, context []byte, length int) []byte {
 
 // keystream2 derives KEYSTREAM_2: of one piece, or for a longer plaintext of
 // pieces with info_labels 0, -1, -2 … (RFC 9528 Appendix G).
-func (h *hashParams) keystream2(prk2e, th2 []byte, length int) ([]byte, error) {
+func (p *prk) keystream2(th2 []byte, length int) ([]byte, error) {
 	stream := make([]byte, 0, length)
-	most := 255 * h.size
+	most := 255 * p.hash.size
 	for i := 0; len(stream) < length; i++ {
-		piece, err := h.kdf(prk2e, labelKeystream2-i, th2, min(most, length-len(stream)))
+		piece, err := p.kdf(labelKeystream2-i, th2, min(most, length-len(stream)))
 		if err != nil {
 			return nil, err
 		}

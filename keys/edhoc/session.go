@@ -50,14 +50,14 @@ type Session struct {
 	ci, cr []byte
 
 	mu          sync.Mutex
-	prkOut      []byte
-	prkExporter []byte
+	prkOut      *prk // nil: wiped
+	prkExporter *prk
 	confirmed   bool
 }
 
 func newSession(h *handshake) (*Session, error) {
 	s := &Session{role: h.role, method: h.method, suite: h.suite, peer: h.peer, ci: h.ci, cr: h.cr}
-	prkOut, err := s.suite.hash.kdf(h.prk4e3m, labelPRKOut, h.th4, s.suite.hash.size)
+	prkOut, err := h.prk4e3m.kdf(labelPRKOut, h.th4, s.suite.hash.size)
 	if err != nil {
 		return nil, err
 	}
@@ -65,14 +65,16 @@ func newSession(h *handshake) (*Session, error) {
 }
 
 // setPRKOut replaces PRK_out and PRK_exporter and wipes the old ones.
-func (s *Session) setPRKOut(prkOut []byte) error {
-	prkExporter, err := s.suite.hash.kdf(prkOut, labelPRKExporter, nil, s.suite.hash.size)
+func (s *Session) setPRKOut(key []byte) error {
+	prkOut := newPRK(s.suite.hash, key)
+	exporter, err := prkOut.kdf(labelPRKExporter, nil, s.suite.hash.size)
 	if err != nil {
-		wipe(prkOut)
+		prkOut.wipe()
 		return err
 	}
-	wipe(s.prkOut, s.prkExporter)
-	s.prkOut, s.prkExporter = prkOut, prkExporter
+	s.prkOut.wipe()
+	s.prkExporter.wipe()
+	s.prkOut, s.prkExporter = prkOut, newPRK(s.suite.hash, exporter)
 	return nil
 }
 
@@ -124,7 +126,7 @@ func (s *Session) exporter(label uint16, context []byte, length int) (oscore.Sec
 	if length < 0 || length > 255*s.suite.hash.size {
 		return nil, fmt.Errorf("%w: %d bytes of keying material, at most %d", ErrConfig, length, 255*s.suite.hash.size)
 	}
-	return s.suite.hash.kdf(s.prkExporter, int(label), context, length)
+	return s.prkExporter.kdf(int(label), context, length)
 }
 
 // KeyUpdate is EDHOC_KeyUpdate (RFC 9528 Appendix H): both sides, with the
@@ -136,7 +138,7 @@ func (s *Session) KeyUpdate(context []byte) error {
 	if s.prkOut == nil {
 		return ErrWiped
 	}
-	prkOut, err := s.suite.hash.kdf(s.prkOut, labelKeyUpdate, context, s.suite.hash.size)
+	prkOut, err := s.prkOut.kdf(labelKeyUpdate, context, s.suite.hash.size)
 	if err != nil {
 		return err
 	}
@@ -147,6 +149,7 @@ func (s *Session) KeyUpdate(context []byte) error {
 func (s *Session) Wipe() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	wipe(s.prkOut, s.prkExporter)
+	s.prkOut.wipe()
+	s.prkExporter.wipe()
 	s.prkOut, s.prkExporter = nil, nil
 }

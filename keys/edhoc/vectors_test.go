@@ -206,15 +206,15 @@ func (tr *trace) run(i, r Identity, suitesI []Suite) {
 	gxy := must[[]byte](t)(suite.curve.exchange(hr.ephemeral, hr.gPeer))
 	tr.check("G_XY", gxy)
 	tr.check("salt", hr.th2)
-	prk2e := must[[]byte](t)(suite.hash.extract(hr.th2, gxy))
-	tr.check("PRK_2e", prk2e)
+	prk2e := must[*prk](t)(suite.hash.extract(hr.th2, gxy))
+	tr.check("PRK_2e", prk2e.key)
 	if hr.method.static(RoleResponder) {
-		salt := must[[]byte](t)(suite.hash.kdf(prk2e, labelSalt3e2m, hr.th2, suite.hash.size))
+		salt := must[[]byte](t)(prk2e.kdf(labelSalt3e2m, hr.th2, suite.hash.size))
 		tr.check("info for SALT_3e2m", appendInfo(nil, labelSalt3e2m, hr.th2, suite.hash.size))
 		tr.check("SALT_3e2m", salt)
 		tr.check("G_RX", must[[]byte](t)(r.Exchanger.ECDH(hr.gPeer)))
 	}
-	tr.check("PRK_3e2m", hr.prk3e2m)
+	tr.check("PRK_3e2m", hr.prk3e2m.key)
 	tr.check("EAD_2", nil)
 	in2 := &macInput{label: labelMAC2, cr: hr.cr, id: hr.identity.ID, th: hr.th2, cred: r.Credential}
 	tr.mac("2", hr, in2, hr.prk3e2m, "R")
@@ -223,7 +223,7 @@ func (tr *trace) run(i, r Identity, suitesI []Suite) {
 	got2 := must[*ReceivedMessage2](t)(wait2.Message2(m2))
 	tr.check("PLAINTEXT_2", hi.receivedPlain)
 	tr.check("info for KEYSTREAM_2", appendInfo(nil, labelKeystream2, hi.th2, len(hi.receivedPlain)))
-	tr.check("KEYSTREAM_2", must[[]byte](t)(suite.hash.keystream2(prk2e, hi.th2, len(hi.receivedPlain))))
+	tr.check("KEYSTREAM_2", must[[]byte](t)(prk2e.keystream2(hi.th2, len(hi.receivedPlain))))
 	_, ciphertext2, err := SplitMessage2(m2, suite.suite)
 	if err != nil {
 		t.Fatal(err)
@@ -236,7 +236,7 @@ func (tr *trace) run(i, r Identity, suitesI []Suite) {
 
 	// message_3
 	verified := must[*VerifiedMessage2](t)(got2.Verify(r.Credential))
-	tr.check("PRK_3e2m", hi.prk3e2m)
+	tr.check("PRK_3e2m", hi.prk3e2m.key)
 	m3, doneI, err := verified.Message3()
 	if err != nil {
 		t.Fatal(err)
@@ -245,10 +245,10 @@ func (tr *trace) run(i, r Identity, suitesI []Suite) {
 	tr.checkBoth("TH_3", hi.th3)
 	if hi.method.static(RoleInitiator) {
 		tr.check("info for SALT_4e3m", appendInfo(nil, labelSalt4e3m, hi.th3, suite.hash.size))
-		tr.check("SALT_4e3m", must[[]byte](t)(suite.hash.kdf(hi.prk3e2m, labelSalt4e3m, hi.th3, suite.hash.size)))
+		tr.check("SALT_4e3m", must[[]byte](t)(hi.prk3e2m.kdf(labelSalt4e3m, hi.th3, suite.hash.size)))
 		tr.check("G_IY", must[[]byte](t)(i.Exchanger.ECDH(hi.gPeer)))
 	}
-	tr.check("PRK_4e3m", hi.prk4e3m)
+	tr.check("PRK_4e3m", hi.prk4e3m.key)
 	tr.check("EAD_3", nil)
 	in3 := &macInput{label: labelMAC3, id: hi.identity.ID, th: hi.th3, cred: i.Credential}
 	tr.mac("3", hi, in3, hi.prk4e3m, "I")
@@ -264,7 +264,7 @@ func (tr *trace) run(i, r Identity, suitesI []Suite) {
 
 	// message_4
 	doneR := must[*ResponderDone](t)(got3.Verify(i.Credential))
-	tr.check("PRK_4e3m", hr.prk4e3m)
+	tr.check("PRK_4e3m", hr.prk4e3m.key)
 	tr.checkBoth("TH_4", hr.th4)
 	if _, printed := tr.values["EAD_4"]; printed {
 		tr.check("EAD_4", nil)
@@ -292,7 +292,7 @@ func (tr *trace) run(i, r Identity, suitesI []Suite) {
 }
 
 // mac checks MAC_x, its input, and what is signed.
-func (tr *trace) mac(x string, h *handshake, in *macInput, prk []byte, party string) {
+func (tr *trace) mac(x string, h *handshake, in *macInput, p *prk, party string) {
 	t := tr.t
 	t.Helper()
 	tr.check("ID_CRED_"+party, in.id.item)
@@ -305,7 +305,7 @@ func (tr *trace) mac(x string, h *handshake, in *macInput, prk []byte, party str
 	tr.check("context_"+x, in.context())
 	tr.check("context_"+x+" (CBOR byte string)", appendBytes(nil, in.context()))
 	tr.check("info for MAC_"+x, appendInfo(nil, in.label, in.context(), n))
-	mac := must[[]byte](t)(h.suite.hash.kdf(prk, in.label, in.context(), n))
+	mac := must[[]byte](t)(p.kdf(in.label, in.context(), n))
 	tr.checkBoth("MAC_"+x, mac)
 	if !h.method.static(h.role) {
 		signed := appendText(appendHead(nil, majorArray, 4), "Signature1")
@@ -315,14 +315,14 @@ func (tr *trace) mac(x string, h *handshake, in *macInput, prk []byte, party str
 	}
 }
 
-func (tr *trace) encrypt0(x string, h *handshake, prk []byte, labelKey, labelIV int, th []byte) {
+func (tr *trace) encrypt0(x string, h *handshake, p *prk, labelKey, labelIV int, th []byte) {
 	t := tr.t
 	t.Helper()
 	tr.check("A_"+x, encStructure(th))
 	tr.check("info for K_"+x, appendInfo(nil, labelKey, th, h.suite.aead.key))
-	tr.check("K_"+x, must[[]byte](t)(h.suite.hash.kdf(prk, labelKey, th, h.suite.aead.key)))
+	tr.check("K_"+x, must[[]byte](t)(p.kdf(labelKey, th, h.suite.aead.key)))
 	tr.check("info for IV_"+x, appendInfo(nil, labelIV, th, h.suite.aead.nonce))
-	tr.check("IV_"+x, must[[]byte](t)(h.suite.hash.kdf(prk, labelIV, th, h.suite.aead.nonce)))
+	tr.check("IV_"+x, must[[]byte](t)(p.kdf(labelIV, th, h.suite.aead.nonce)))
 }
 
 // session checks PRK_out, the exporter, OSCORE's parameters and key update.
@@ -331,9 +331,9 @@ func (tr *trace) session(s *Session) {
 	t.Helper()
 	th4, size := tr.get("TH_4"), s.suite.hash.size
 	tr.check("info for PRK_out", appendInfo(nil, labelPRKOut, th4, size))
-	tr.check("PRK_out", s.prkOut)
+	tr.check("PRK_out", s.prkOut.key)
 	tr.check("info for PRK_exporter", appendInfo(nil, labelPRKExporter, nil, size))
-	tr.check("PRK_exporter", s.prkExporter)
+	tr.check("PRK_exporter", s.prkExporter.key)
 
 	e := must[Exported](t)(s.Exported())
 	tr.check("info for OSCORE Master Secret", appendInfo(nil, exporterMasterSecret, nil, len(e.MasterSecret)))
@@ -359,8 +359,8 @@ func (tr *trace) session(s *Session) {
 	if err := s.KeyUpdate(context); err != nil {
 		t.Fatal(err)
 	}
-	tr.check("PRK_out after KeyUpdate", s.prkOut)
-	tr.check("PRK_exporter after KeyUpdate", s.prkExporter)
+	tr.check("PRK_out after KeyUpdate", s.prkOut.key)
+	tr.check("PRK_exporter after KeyUpdate", s.prkExporter.key)
 	e = must[Exported](t)(s.Exported())
 	tr.check("OSCORE Master Secret after KeyUpdate", e.MasterSecret)
 	tr.check("OSCORE Master Salt after KeyUpdate", e.MasterSalt)
