@@ -10,14 +10,15 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/oscorelay/oscorelay/internal/proof"
 	"github.com/oscorelay/oscorelay/interop/peer"
 	"github.com/oscorelay/oscorelay/keys/edhoc"
 )
 
-// edhocPeers are the two lakers: the crate, and PyPI's, which is older and
-// takes EAD items.
+// edhocPeers are the two lakers: the crate, and PyPI's, which comes with
+// aiocoap and takes EAD items.
 var edhocPeers = []struct {
 	name, component string
 	start           func(testing.TB, peer.EDHOCSide) *peer.Lakers
@@ -28,7 +29,7 @@ var edhocPeers = []struct {
 }
 
 // edhocParty makes a P-256 key in a CCS.
-func edhocParty(t *testing.T, subject string, kid byte) (edhoc.Identity, []byte) {
+func edhocParty(t testing.TB, subject string, kid byte) (edhoc.Identity, []byte) {
 	t.Helper()
 	key, err := ecdh.P256().GenerateKey(rand.Reader)
 	if err != nil {
@@ -76,17 +77,17 @@ var edhocCases = []edhocCase{
 func TestEDHOCLakers(t *testing.T) {
 	for _, p := range edhocPeers {
 		t.Run(p.name, func(t *testing.T) {
-			peer.Component(t, p.component)
+			version := p.name + " of " + peer.Version(t, p.component)
 			for _, c := range edhocCases {
 				if c.ead && !p.ead {
 					continue
 				}
 				t.Run("we initiate: "+c.String(), func(t *testing.T) {
-					proof.Interop(t, p.name, "our Initiator → its Responder", "EDHOC method 3, suite 2")
+					proof.Interop(t, version, "our Initiator → its Responder", "EDHOC method 3, suite 2")
 					c.initiate(t, p.start)
 				})
 				t.Run("it initiates: "+c.String(), func(t *testing.T) {
-					proof.Interop(t, p.name, "its Initiator → our Responder", "EDHOC method 3, suite 2")
+					proof.Interop(t, version, "its Initiator → our Responder", "EDHOC method 3, suite 2")
 					c.respond(t, p.start)
 				})
 			}
@@ -338,4 +339,85 @@ func TestEDHOCLakersRefuses(t *testing.T) {
 			})
 		})
 	}
+}
+
+// BenchmarkEDHOC runs handshakes of method 3, suite 2, by kid and without
+// message_4: ours in this process, then as many of lakers', and gives the
+// median of each side.
+func BenchmarkEDHOC(b *testing.B) {
+	i, keyI := edhocParty(b, "device", 0x2b)
+	r, keyR := edhocParty(b, "server", 0x0a)
+	initiator, err := edhoc.NewInitiator(edhoc.Config{Identities: []edhoc.Identity{i}, Suites: []edhoc.Suite{2}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	responder, err := edhoc.NewResponder(edhoc.Config{Identities: []edhoc.Identity{r}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	var sideI, sideR []time.Duration
+	for b.Loop() {
+		var timeI, timeR time.Duration
+		timed := func(d *time.Duration, step func() error) {
+			start := time.Now()
+			err := step()
+			*d += time.Since(start)
+			if err != nil {
+				b.Fatal(err)
+			}
+		}
+		var m1, m2, m3 []byte
+		var wait2 *edhoc.WaitMessage2
+		var wait3 *edhoc.WaitMessage3
+		timed(&timeI, func() (err error) {
+			m1, wait2, err = initiator.Message1(edhoc.Start{ConnectionID: []byte{1}})
+			return err
+		})
+		timed(&timeR, func() error {
+			got, err := responder.Message1(m1)
+			if err == nil {
+				m2, wait3, err = got.Message2(edhoc.Reply{ConnectionID: []byte{2}})
+			}
+			return err
+		})
+		timed(&timeI, func() error {
+			got, err := wait2.Message2(m2)
+			if err != nil {
+				return err
+			}
+			verified, err := got.Verify(r.Credential)
+			if err != nil {
+				return err
+			}
+			var done *edhoc.InitiatorDone
+			if m3, done, err = verified.Message3(); err != nil {
+				return err
+			}
+			_, err = done.Session().Exported()
+			return err
+		})
+		timed(&timeR, func() error {
+			got, err := wait3.Message3(m3)
+			if err != nil {
+				return err
+			}
+			done, err := got.Verify(i.Credential)
+			if err != nil {
+				return err
+			}
+			_, err = done.Session().Exported()
+			return err
+		})
+		sideI, sideR = append(sideI, timeI), append(sideR, timeR)
+	}
+	slices.Sort(sideI)
+	slices.Sort(sideR)
+	lakersI, lakersR := peer.LakersBench(b, max(100, len(sideI)/4),
+		peer.EDHOCSide{Key: keyI, Credential: i.Credential.Bytes()}, peer.EDHOCSide{Key: keyR, Credential: r.Credential.Bytes()})
+	us := func(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
+	b.ReportMetric(us(sideI[len(sideI)/2]), "initiator-µs")
+	b.ReportMetric(us(sideR[len(sideR)/2]), "responder-µs")
+	b.ReportMetric(us(lakersI), "lakers-initiator-µs")
+	b.ReportMetric(us(lakersR), "lakers-responder-µs")
+	b.ReportMetric(float64(lakersR)/float64(sideR[len(sideR)/2]), "lakers/ours")
 }

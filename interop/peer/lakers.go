@@ -130,3 +130,27 @@ func (l *Lakers) hex(s string) []byte {
 	}
 	return b
 }
+
+// LakersBench has lakers run n handshakes of method 3, suite 2 with itself and
+// gives the median time of each side.
+func LakersBench(t testing.TB, n int, i, r EDHOCSide) (initiator, responder time.Duration) {
+	t.Helper()
+	p := &Lakers{Process: Start(t, Spec{
+		Name: "lakers bench", Path: filepath.Join(Component(t, "lakers"), "bin", "edhocrs"),
+		Args: []string{
+			"bench", fmt.Sprint(n), hex.EncodeToString(i.Key), hex.EncodeToString(i.Credential),
+			hex.EncodeToString(r.Key), hex.EncodeToString(r.Credential),
+		},
+	})}
+	words := p.words()
+	if len(words) != 3 || words[0] != "bench" {
+		t.Fatalf("lakers bench said %q", words)
+	}
+	var ns [2]int64
+	for k := range ns {
+		if _, err := fmt.Sscan(words[1+k], &ns[k]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return time.Duration(ns[0]), time.Duration(ns[1])
+}
