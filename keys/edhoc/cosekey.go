@@ -127,7 +127,8 @@ func newEC2(curve *curveParams, x []byte, y cbor.RawMessage) (publicKey, error) 
 	if err != nil {
 		return k, err
 	}
-	return k, k.setPoint(curve)
+	err = k.setPoint(curve)
+	return k, err
 }
 
 // setPoint fills in what follows from ecdh on P-256 and P-384.
@@ -167,7 +168,8 @@ func newPublicKey(pub crypto.PublicKey) (publicKey, error) {
 				return newOKP(crvX25519, p.Bytes())
 			}
 			k := publicKey{crv: curve.cose, ecdh: p}
-			return k, k.setPoint(curve)
+			err := k.setPoint(curve)
+			return k, err
 		}
 	}
 	return publicKey{}, fmt.Errorf("%w: key of type %T", ErrCredentialType, pub)
