@@ -85,7 +85,7 @@ func (c *curveParams) point(b []byte) (*ecdh.PublicKey, error) {
 func (c *curveParams) exchange(priv ecdh.KeyExchanger, pub *ecdh.PublicKey) ([]byte, error) {
 	secret, err := priv.ECDH(pub)
 	if err != nil {
-		return nil, fmt.Errorf("%w: key exchange on %s failed", ErrPublicKey, c.name)
+		return nil, fmt.Errorf("%w: key exchange on %s: %w", ErrPublicKey, c.name, err)
 	}
 	if len(secret) != c.size {
 		wipe(secret)

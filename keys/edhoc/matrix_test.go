@@ -2,6 +2,9 @@ package edhoc
 
 import (
 	"bytes"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -88,6 +91,32 @@ func TestEAD(t *testing.T) {
 	checkAgreed(t, x)
 }
 
+// TestCriticalEAD puts an item that the other side does not know into each
+// message: critical, it ends the session; else it is passed on.
+func TestCriticalEAD(t *testing.T) {
+	for n := 1; n <= 4; n++ {
+		x := newExchange(t, StaticStatic, 2, "ccs by kid", "ccs by kid")
+		x.ead[n] = []EAD{{Label: 9, Critical: true}}
+		x.run(t)
+		err := x.errR
+		if n%2 == 0 {
+			err = x.errI
+		}
+		if !errors.Is(err, ErrCriticalEAD) {
+			t.Errorf("EAD_%d: Initiator %v, Responder %v", n, x.errI, x.errR)
+		}
+		if m, err := ParseErrorMessage(AppendError(nil, err)); err != nil || m.Code != CodeUnspecified {
+			t.Errorf("EAD_%d: error message %+v, %v", n, m, err)
+		}
+		x = newExchange(t, StaticStatic, 2, "ccs by kid", "ccs by kid")
+		x.ead[n] = []EAD{{Label: 9}}
+		x.mustRun(t)
+		if len(x.gotEAD[n]) != 1 {
+			t.Errorf("EAD_%d: %v", n, x.gotEAD[n])
+		}
+	}
+}
+
 func TestPaddingLength(t *testing.T) {
 	for n := range 600 {
 		p, err := Padding(n)
@@ -114,6 +143,26 @@ func TestLongPlaintext2(t *testing.T) {
 	x.ead[2] = []EAD{{Label: 5, Value: make([]byte, 255*32+100)}}
 	x.mustRun(t)
 	checkAgreed(t, x)
+}
+
+// TestKeystream2 computes a keystream of three pieces from RFC 5869 and the
+// info of each piece written out (RFC 9528 Appendix G).
+func TestKeystream2(t *testing.T) {
+	key, th2 := bytes.Repeat([]byte{1}, 32), bytes.Repeat([]byte{2}, 32)
+	piece := func(label byte, length int) []byte {
+		info := append([]byte{label, 0x58, 32}, th2...)
+		if length < 256 {
+			info = append(info, 0x18, byte(length))
+		} else {
+			info = append(info, 0x19, byte(length>>8), byte(length))
+		}
+		return must[[]byte](t)(hkdf.Expand(sha256.New, key, string(info), length))
+	}
+	want := slices.Concat(piece(0x00, 8160), piece(0x20, 8160), piece(0x21, 40))
+	got := must[[]byte](t)(newPRK(hashSHA256, key).keystream2(th2, len(want)))
+	if !bytes.Equal(got, want) {
+		t.Error("another keystream")
+	}
 }
 
 // TestSeveralIdentities lets one endpoint serve every method and suite family.

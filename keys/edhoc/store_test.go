@@ -218,6 +218,15 @@ func TestCWT(t *testing.T) {
 			t.Errorf("forged: %v", err)
 		}
 	}
+	// It says that somebody else has issued it.
+	elsewhere := append([]byte{ccs.item[0] + 1, 0x01, 0x61, 'x'}, ccs.item[1:]...)
+	if _, err := ask(store, "", valueID(t, a.cwt(t, must[*Credential](t)(ParseCCS(elsewhere))))); !errors.Is(err, ErrUntrusted) {
+		t.Errorf("of another issuer by its own word: %v", err)
+	}
+	here := append([]byte{ccs.item[0] + 1, 0x01, 0x69}, append([]byte("Authority"), ccs.item[1:]...)...)
+	if _, err := ask(store, "", valueID(t, a.cwt(t, must[*Credential](t)(ParseCCS(here))))); err != nil {
+		t.Errorf("with its issuer's name: %v", err)
+	}
 	if _, err := ParseCWT(append([]byte{0xd2}, cwt.item...)); !errors.Is(err, ErrMalformed) {
 		t.Errorf("tagged: %v", err)
 	}
