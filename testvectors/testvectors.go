@@ -5,6 +5,7 @@
 //	oscore_messages.json     messages under every AEAD, by the same: gen/oscore_vectors.py
 //	rfc3610.json             RFC 3610 §8, the 24 AES-CCM packets
 //	rfc8613.json             RFC 8613 Appendix C, with the intermediate values
+//	rfc9529.json             RFC 9529, the EDHOC traces and invalid messages
 //	wycheproof_aes_ccm.json  C2SP Wycheproof's AES-CCM values (Apache License 2.0)
 //
 // It is imported by tests and by cmd/oscore only.
