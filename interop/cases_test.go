@@ -15,6 +15,11 @@ type doer interface {
 	Do(t testing.TB, r peer.Request) peer.Result
 }
 
+// handler is a server that says what reached its resources.
+type handler interface {
+	Handled(path string) int
+}
+
 // want is what a case expects of a response; zero fields are not looked at.
 type want struct {
 	code    string
@@ -55,13 +60,7 @@ type exchange struct {
 
 var (
 	hello = []byte("Hello World!")
-	large = func() []byte {
-		b := make([]byte, 20480)
-		for i := range b {
-			b[i] = byte(i * 7 % 256)
-		}
-		return b
-	}()
+	large = peer.Large()
 	upload = func() []byte {
 		b := make([]byte, 20001)
 		for i := range b {
@@ -148,7 +147,7 @@ var (
 type pair struct {
 	client doer
 	relay  *peer.Relay
-	server *peer.Process // nil if it is not a process
+	server handler
 	lacks  []string      // ids of exchanges that one of the two does not offer
 	record func(t *testing.T, feature string)
 }
