@@ -392,6 +392,49 @@ func TestObserve(t *testing.T) {
 	}
 }
 
+// Clients and proxies that order by the outer Observe value (RFC 7641 §3.4)
+// drop a notification whose value does not grow: aiocoap does.
+func TestOuterObserveGrows(t *testing.T) {
+	p := newPair(t, Config{}, Config{}, oscore.Settings{})
+	p.handle = func(*Incoming) oscore.Message {
+		return content([]byte("one"), coap.Option{Number: coap.Observe, Value: []byte{1}})
+	}
+	last := int64(-1)
+	grows := func(m oscore.Message) {
+		t.Helper()
+		v, ok := coap.Find(m.Body, coap.Observe)
+		if !ok || len(v) > 3 {
+			t.Fatalf("outer Observe %x, %v", v, ok)
+		}
+		n := int64(0)
+		for _, b := range v {
+			n = n<<8 | int64(b)
+		}
+		if n <= last {
+			t.Errorf("outer Observe %d after %d", n, last)
+		}
+		last = n
+	}
+	for range 2 { // the second time as a registration anew under the same token
+		x, m, err := p.client.Begin(p.now, "server", message(t, coap.GET, "/o", nil, coap.Option{Number: coap.Observe}), RequestOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		first, ok := p.serve(m, "tok")
+		if !ok || x.Receive(p.now, first).Kind != Notification {
+			t.Fatal("not registered")
+		}
+		grows(first)
+		for range 2 {
+			n, err := p.observations[len(p.observations)-1].Notify(p.now, content([]byte("two"), coap.Option{Number: coap.Observe, Value: []byte{1}}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			grows(n)
+		}
+	}
+}
+
 func TestRederive(t *testing.T) {
 	both := oscore.Settings{Rederive: oscore.RoleClient | oscore.RoleServer}
 	for _, c := range []struct {
