@@ -59,8 +59,8 @@ type exchange struct {
 }
 
 var (
-	hello = []byte("Hello World!")
-	large = peer.Large()
+	hello  = []byte("Hello World!")
+	large  = peer.Large()
 	upload = func() []byte {
 		b := make([]byte, 20001)
 		for i := range b {
@@ -148,7 +148,7 @@ type pair struct {
 	client doer
 	relay  *peer.Relay
 	server handler
-	lacks  []string      // ids of exchanges that one of the two does not offer
+	lacks  []string // ids of exchanges that one of the two does not offer
 	record func(t *testing.T, feature string)
 }
 

@@ -3,8 +3,11 @@
 package interop
 
 import (
+	"cmp"
+	"fmt"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/oscorelay/oscorelay/internal/proof"
 	"github.com/oscorelay/oscorelay/interop/ours"
@@ -22,7 +25,7 @@ const (
 type opponent struct {
 	component   string
 	server      func(t *testing.T, port uint16, c peer.Context, state string) *peer.Process
-	client      func(t *testing.T, r *peer.Relay, c peer.Context, state string) *peer.Client
+	client      func(t *testing.T, r *peer.Relay, c peer.Context, state string, patience time.Duration) *peer.Client
 	serverLacks []string
 	clientLacks []string
 	aeads       []int
@@ -37,8 +40,8 @@ var opponents = []opponent{
 		server: func(t *testing.T, port uint16, c peer.Context, state string) *peer.Process {
 			return peer.AiocoapServer(t, port, c, state)
 		},
-		client: func(t *testing.T, r *peer.Relay, c peer.Context, state string) *peer.Client {
-			return peer.AiocoapClient(t, r.URI(), c, state)
+		client: func(t *testing.T, r *peer.Relay, c peer.Context, state string, patience time.Duration) *peer.Client {
+			return peer.AiocoapClient(t, r.URI(), c, state, fmt.Sprintf("PEER_TIMEOUT=%v", patience.Seconds()))
 		},
 		aeads: allAEADs, hkdfs: []int{-10, -11, 6},
 	},
@@ -47,8 +50,8 @@ var opponents = []opponent{
 		server: func(t *testing.T, port uint16, c peer.Context, _ string) *peer.Process {
 			return peer.CaliforniumServer(t, port, c)
 		},
-		client: func(t *testing.T, r *peer.Relay, c peer.Context, _ string) *peer.Client {
-			return peer.CaliforniumClient(t, r.URI(), c)
+		client: func(t *testing.T, r *peer.Relay, c peer.Context, _ string, patience time.Duration) *peer.Client {
+			return peer.CaliforniumClient(t, r.URI(), c, fmt.Sprintf("--timeout=%d", patience.Milliseconds()))
 		},
 		clientLacks: californiumClientLacks,
 		aeads:       allAEADs, hkdfs: []int{-10, -11},
@@ -58,7 +61,7 @@ var opponents = []opponent{
 		server: func(t *testing.T, port uint16, c peer.Context, _ string) *peer.Process {
 			return peer.LibOSCOREServer(t, port, c)
 		},
-		client: func(t *testing.T, r *peer.Relay, c peer.Context, _ string) *peer.Client {
+		client: func(t *testing.T, r *peer.Relay, c peer.Context, _ string, _ time.Duration) *peer.Client {
 			return peer.LibOSCOREClient(t, r.Addr(), c)
 		},
 		serverLacks: libOSCORELacks, clientLacks: libOSCORELacks,
@@ -107,7 +110,7 @@ func (o opponent) meet(t *testing.T, direction string, our, itsView peer.Context
 	if direction == toUs {
 		m.ourServer = ours.StartServer(t, m.port, our, cfg)
 		m.relay = peer.NewRelay(t, peer.Loopback(m.port))
-		m.itsClient = o.client(t, m.relay, itsView, m.state)
+		m.itsClient = o.client(t, m.relay, itsView, m.state, cmp.Or(cfg.Patience, 20*time.Second))
 		m.its = m.itsClient.Process
 		m.pair = pair{client: m.itsClient, server: m.ourServer, lacks: o.clientLacks}
 	} else {

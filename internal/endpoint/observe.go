@@ -14,7 +14,7 @@ type Observation struct {
 	e     *Endpoint
 	in    *Incoming
 	id    string
-	ended bool // e.mu
+	ended bool   // e.mu
 	seq   uint32 // of the last notification's outer Observe option; the first response counts
 }
 

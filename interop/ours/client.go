@@ -2,6 +2,7 @@ package ours
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"net/netip"
@@ -21,10 +22,12 @@ import (
 )
 
 const (
-	// patience bounds one request.
+	// patience bounds one request unless the test says otherwise.
 	patience = 20 * time.Second
 	// ackTimeout is short, so that a test of loss need not wait.
 	ackTimeout = time.Second
+	// nstart lets several requests be unacknowledged at a time.
+	nstart = 8
 )
 
 // Client is this library as a client.
@@ -70,7 +73,7 @@ func (c *Client) start() {
 	if c.cfg.TCP {
 		conn, err = tcp.Dial(c.addr.String(), ep.TCPClient(nil)...)
 	} else {
-		conn, err = udp.Dial(c.addr.String(), append(ep.UDPClient(nil), options.WithTransmission(1, ackTimeout, 4))...)
+		conn, err = udp.Dial(c.addr.String(), append(ep.UDPClient(nil), options.WithTransmission(nstart, ackTimeout, 4))...)
 	}
 	if err != nil {
 		c.t.Fatal(err)
@@ -97,7 +100,7 @@ var methods = map[string]codes.Code{"GET": codes.GET, "POST": codes.POST, "PUT":
 // Do sends one request and waits for all that comes of it.
 func (c *Client) Do(t testing.TB, r peer.Request) peer.Result {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), cmp.Or(c.cfg.Patience, patience))
 	defer cancel()
 	if r.Plain {
 		return c.plain(ctx, t, r)

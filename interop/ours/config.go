@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/oscorelay/oscorelay/interop/peer"
 	"github.com/oscorelay/oscorelay/keys"
@@ -22,6 +23,7 @@ type Config struct {
 	// OmitKIDContext leaves the kid context out although there is one.
 	OmitKIDContext bool
 	TCP            bool
+	Patience       time.Duration // with a request; 0 means 20 s
 }
 
 // entry writes the context down as one side's keyring has it.

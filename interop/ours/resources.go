@@ -169,4 +169,3 @@ func (s *Server) observable(r *mux.Router, path string, states []reply) {
 		}()
 	})
 }
-
