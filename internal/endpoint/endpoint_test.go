@@ -366,8 +366,12 @@ func TestObserve(t *testing.T) {
 	if s.Kind != Notification || s.More == nil {
 		t.Fatalf("%+v", s)
 	}
-	if s := p.run(s.More, s.Message, "more"); s.Kind != Response || !bytes.Equal(payloadOf(t, s.Message), big) {
+	s = p.run(s.More, s.Message, "more")
+	if s.Kind != Response || !bytes.Equal(payloadOf(t, s.Message), big) {
 		t.Fatalf("%+v", s)
+	}
+	if _, ok := coap.Find(s.Message.Body, coap.Observe); !ok {
+		t.Error("a notification of several blocks is not told from a response that ends the observation")
 	}
 	if s := x.Receive(p.now, n); s.Kind != Wait || !errors.Is(s.Err, oscore.ErrStale) {
 		t.Errorf("a notification twice: %+v", s)
