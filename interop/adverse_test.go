@@ -62,6 +62,7 @@ func TestWrongContext(t *testing.T) {
 		{"swapped", "IDs that changed places: 4.01", func(c *peer.Context) { c.ClientID, c.ServerID = c.ServerID, c.ClientID }, "4.01"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			each(t, func(t *testing.T, o opponent, direction string) {
 				server := peer.Interop(false)
 				client := server

@@ -43,7 +43,8 @@ var opponents = []opponent{
 		client: func(t *testing.T, r *peer.Relay, c peer.Context, state string, patience time.Duration) *peer.Client {
 			return peer.AiocoapClient(t, r.URI(), c, state, fmt.Sprintf("PEER_TIMEOUT=%v", patience.Seconds()))
 		},
-		aeads: allAEADs, hkdfs: []int{-10, -11, 6},
+		serverLacks: aiocoapServerLacks,
+		aeads:       allAEADs, hkdfs: []int{-10, -11, 6},
 	},
 	{
 		component: "californium",

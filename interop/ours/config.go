@@ -22,8 +22,10 @@ type Config struct {
 	Settings oscore.Settings // of the peer at the other end
 	// OmitKIDContext leaves the kid context out although there is one.
 	OmitKIDContext bool
-	TCP            bool
-	Patience       time.Duration // with a request; 0 means 20 s
+	// Tainted makes the server begin with a context of unknown history.
+	Tainted  bool
+	TCP      bool
+	Patience time.Duration // with a request; 0 means 20 s
 }
 
 // entry writes the context down as one side's keyring has it.

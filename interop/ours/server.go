@@ -37,8 +37,10 @@ func StartServer(t testing.TB, port uint16, c peer.Context, cfg Config) *Server 
 		t: t, cfg: cfg, addr: peer.Loopback(port), entry: cfg.entry(t, c, false),
 		store: keys.NewMemory(), handled: map[string]int{}, large: peer.Large(),
 	}
-	if err := keys.DeclareNew(t.Context(), s.store, &s.entry.Params); err != nil {
-		t.Fatal(err)
+	if !cfg.Tainted {
+		if err := keys.DeclareNew(t.Context(), s.store, &s.entry.Params); err != nil {
+			t.Fatal(err)
+		}
 	}
 	s.start()
 	t.Cleanup(func() {
