@@ -188,6 +188,7 @@ func (d *clientDownload) next(x *Exchange) (request, []byte) {
 func (x *Exchange) continueNotification(now time.Time, resp request, b coap.Block) Step {
 	base := request{x.base.code, x.base.opts.Without(coap.Observe), nil}
 	more := &Exchange{e: x.e, peer: x.peer, base: base, whole: x.whole, progress: x.progress}
+	more.notification, _ = resp.opts.Get(coap.Observe)
 	resp.opts = resp.opts.Without(coap.Observe)
 	step, whole := more.receiveBlock2(now, resp, b)
 	if whole || step.Kind != Send {

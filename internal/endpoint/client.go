@@ -23,12 +23,15 @@ type Exchange struct {
 	pending *oscore.Pending
 	cancel  *oscore.Pending // of the cancellation under way
 
-	progress   func(done, total int)
-	observe    bool
-	manual     bool // the application asks for blocks itself
-	over       bool
-	echo       []byte // to put into the next message
-	echoRounds int
+	progress func(done, total int)
+	// notification is the Observe value of the notification whose further
+	// blocks this exchange fetches, nil otherwise.
+	notification []byte
+	observe      bool
+	manual       bool // the application asks for blocks itself
+	over         bool
+	echo         []byte // to put into the next message
+	echoRounds   int
 
 	upload   *clientUpload
 	download *clientDownload
@@ -246,6 +249,9 @@ func (x *Exchange) deliver(now time.Time, resp request) Step {
 	}
 	if !x.manual {
 		resp.opts = resp.opts.Without(coap.Block1, coap.Block2)
+	}
+	if x.notification != nil {
+		resp.opts = resp.opts.Without(coap.Observe).Add(coap.Observe, x.notification)
 	}
 	out := resp.message(resp.payload)
 	if notifies {

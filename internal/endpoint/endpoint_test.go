@@ -366,8 +366,12 @@ func TestObserve(t *testing.T) {
 	if s.Kind != Notification || s.More == nil {
 		t.Fatalf("%+v", s)
 	}
-	if s := p.run(s.More, s.Message, "more"); s.Kind != Response || !bytes.Equal(payloadOf(t, s.Message), big) {
+	s = p.run(s.More, s.Message, "more")
+	if s.Kind != Response || !bytes.Equal(payloadOf(t, s.Message), big) {
 		t.Fatalf("%+v", s)
+	}
+	if _, ok := coap.Find(s.Message.Body, coap.Observe); !ok {
+		t.Error("a notification of several blocks is not told from a response that ends the observation")
 	}
 	if s := x.Receive(p.now, n); s.Kind != Wait || !errors.Is(s.Err, oscore.ErrStale) {
 		t.Errorf("a notification twice: %+v", s)
@@ -389,6 +393,49 @@ func TestObserve(t *testing.T) {
 	}
 	if _, err := p.observations[0].Notify(p.now, content(nil)); !errors.Is(err, ErrEnded) {
 		t.Error(err)
+	}
+}
+
+// Clients and proxies that order by the outer Observe value (RFC 7641 §3.4)
+// drop a notification whose value does not grow: aiocoap does.
+func TestOuterObserveGrows(t *testing.T) {
+	p := newPair(t, Config{}, Config{}, oscore.Settings{})
+	p.handle = func(*Incoming) oscore.Message {
+		return content([]byte("one"), coap.Option{Number: coap.Observe, Value: []byte{1}})
+	}
+	last := int64(-1)
+	grows := func(m oscore.Message) {
+		t.Helper()
+		v, ok := coap.Find(m.Body, coap.Observe)
+		if !ok || len(v) > 3 {
+			t.Fatalf("outer Observe %x, %v", v, ok)
+		}
+		n := int64(0)
+		for _, b := range v {
+			n = n<<8 | int64(b)
+		}
+		if n <= last {
+			t.Errorf("outer Observe %d after %d", n, last)
+		}
+		last = n
+	}
+	for range 2 { // the second time as a registration anew under the same token
+		x, m, err := p.client.Begin(p.now, "server", message(t, coap.GET, "/o", nil, coap.Option{Number: coap.Observe}), RequestOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		first, ok := p.serve(m, "tok")
+		if !ok || x.Receive(p.now, first).Kind != Notification {
+			t.Fatal("not registered")
+		}
+		grows(first)
+		for range 2 {
+			n, err := p.observations[len(p.observations)-1].Notify(p.now, content([]byte("two"), coap.Option{Number: coap.Observe, Value: []byte{1}}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			grows(n)
+		}
 	}
 }
 

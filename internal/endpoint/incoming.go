@@ -54,6 +54,8 @@ func (r *Incoming) Respond(now time.Time, m oscore.Message) (out oscore.Message,
 	if notifies {
 		if r.observation, err = r.e.register(r); err != nil {
 			resp.opts, notifies = resp.opts.Without(coap.Observe), false // RFC 7641 §4.1: answered as a plain GET
+		} else {
+			resp.opts = withObserve(opts, r.observation.seq)
 		}
 	} else if r.Observes() {
 		r.e.cancel(r) // a registration anew that failed ends the earlier one

@@ -14,8 +14,16 @@ type Observation struct {
 	e     *Endpoint
 	in    *Incoming
 	id    string
-	ended bool // e.mu
-	seq   uint32
+	ended bool   // e.mu
+	seq   uint32 // of the last notification's outer Observe option; the first response counts
+}
+
+// withObserve sets the Observe option, whose value goes outside (RFC 8613
+// §4.1.3.5.2). This side's client orders by the Partial IV, but proxies and
+// some clients by that value, so that one counter gives it to the first response
+// and to all notifications, whatever value the application had in mind.
+func withObserve(opts coap.Options, seq uint32) coap.Options {
+	return opts.Without(coap.Observe).AddUint(coap.Observe, seq&0xffffff)
 }
 
 // observationID identifies an observation of one peer by its token and its
@@ -34,12 +42,13 @@ func (e *Endpoint) register(r *Incoming) (*Observation, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	s := e.state(r.Peer.Name())
+	o := &Observation{e: e, in: r, id: id}
 	if old := s.observations[id]; old != nil {
 		old.ended = true
+		o.seq = old.seq + 1 // the client still orders by what it saw (RFC 7641 §3.4)
 	} else if len(s.observations) >= e.cfg.MaxObservations {
 		return nil, ErrTooLarge
 	}
-	o := &Observation{e: e, in: r, id: id}
 	if s.observations == nil {
 		s.observations = map[string]*Observation{}
 	}
@@ -120,13 +129,12 @@ func (o *Observation) Notify(now time.Time, m oscore.Message) (oscore.Message, e
 	o.seq++
 	seq := o.seq
 	o.e.mu.Unlock()
-	resp := request{m.Code, opts.Without(coap.Observe), payload}
+	resp := request{m.Code, opts, payload}
 	if final {
+		resp.opts = opts.Without(coap.Observe)
 		o.End()
 	} else {
-		// The outer value orders notifications for proxies; this side's client
-		// goes by the Partial IV.
-		resp.opts = resp.opts.AddUint(coap.Observe, seq&0xffffff)
+		resp.opts = withObserve(resp.opts, seq)
 	}
 	resp = o.e.slice(now, o.in, resp)
 	out, err := o.in.Peer.SealResponse(nil, &o.in.req, resp.message(resp.payload))

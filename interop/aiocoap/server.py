@@ -19,6 +19,7 @@ from aiocoap.transports.oscore import OSCOREAddress
 from aiocoap.util import hostportsplit
 
 HELLO = b"Hello World!"
+LARGE = bytes(i * 7 % 256 for i in range(20480))
 NOTIFY_AFTER = 0.2
 
 
@@ -106,8 +107,25 @@ class Observed(Logged, aiocoap.interfaces.ObservableResource):
         observation.accept(asyncio.create_task(notify()).cancel)
 
 
+class ObservedLarge(Logged, aiocoap.interfaces.ObservableResource):
+    """3000 bytes, then 3999 others."""
+
+    body = LARGE[:3000]
+
+    async def render_get(self, request):
+        return aiocoap.Message(payload=self.body, content_format=42)
+
+    async def add_observation(self, request, observation):
+        async def notify():
+            await asyncio.sleep(NOTIFY_AFTER)
+            self.body = LARGE[1:4000]
+            observation.trigger()
+
+        observation.accept(asyncio.create_task(notify()).cancel)
+
+
 class Large(Logged):
-    body = bytes(i * 7 % 256 for i in range(20480))
+    body = LARGE
 
     async def render_get(self, request):
         return aiocoap.Message(payload=self.body, content_format=42)
@@ -134,6 +152,7 @@ async def main() -> None:
         "oscore/test": Test(),
         "oscore/observe1": Observed(ends=True),
         "oscore/observe2": Observed(ends=False),
+        "oscore/observe-large": ObservedLarge(),
         "oscore/large": Large(),
     }.items():
         r.path = "/" + path

@@ -35,14 +35,15 @@ func AiocoapServer(t testing.TB, port uint16, c Context, state string) *Process 
 	return p
 }
 
-// AiocoapClient starts aiocoap's client for the server at the URI.
-func AiocoapClient(t testing.TB, uri string, c Context, state string) *Client {
+// AiocoapClient starts aiocoap's client for the server at the URI. env holds
+// further settings, such as PEER_TIMEOUT=seconds.
+func AiocoapClient(t testing.TB, uri string, c Context, state string, env ...string) *Client {
 	t.Helper()
 	c.WriteAiocoap(t, state, true)
 	creds := filepath.Join(t.TempDir(), "client.json")
 	writeJSON(t, creds, map[string]any{uri + "/*": map[string]any{"oscore": map[string]string{"basedir": state}}})
 	return (&Client{Process: Start(t, Spec{
-		Name: "aiocoap client", Path: aiocoapPython(t), Env: aiocoapEnv,
+		Name: "aiocoap client", Path: aiocoapPython(t), Env: append(env, aiocoapEnv...),
 		Args: []string{source(t, "aiocoap", "client.py"), uri, creds},
 	})}).ready()
 }

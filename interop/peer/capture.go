@@ -81,6 +81,21 @@ func (c Capture) SealedExcept(t testing.TB, plain func(Message) bool) {
 // Size1 (RFC 8613 section 4.1, figure 5), and Hop-Limit.
 var outside = map[uint16]bool{3: true, 6: true, 7: true, 9: true, 14: true, 16: true, 23: true, 27: true, 28: true, 35: true, 39: true, 60: true}
 
+// SealedRequests fails the test unless every request carries option 9, for
+// captures whose responses are plain errors.
+func (c Capture) SealedRequests(t testing.TB) {
+	t.Helper()
+	requests := c.Requests(t)
+	for _, m := range requests {
+		if _, ok := m.Option(OptOSCORE); !ok {
+			t.Errorf("on the wire without option 9: %s", m)
+		}
+	}
+	if len(requests) == 0 {
+		t.Error("the relay saw no request")
+	}
+}
+
 // Hides fails the test if one of the texts stands readable in any datagram.
 func (c Capture) Hides(t testing.TB, texts ...string) {
 	t.Helper()

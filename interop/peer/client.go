@@ -27,6 +27,15 @@ type Request struct {
 	Replay      bool // libOSCORE alone: once more under another message ID
 }
 
+// Large is what every server has under /oscore/large at first: 20 KB.
+func Large() []byte {
+	b := make([]byte, 20480)
+	for i := range b {
+		b[i] = byte(i * 7 % 256)
+	}
+	return b
+}
+
 // Int is for the fields that may be absent.
 func Int(n int) *int { return &n }
 

@@ -19,7 +19,11 @@ type Context struct {
 	ServerID  []byte
 	IDContext []byte // nil: none
 	AEAD      int    // COSE number
-	HKDF      int    // COSE number of the HMAC-based KDF: -10 SHA-256, -11 SHA-512
+	// HKDF is the COSE number of the HMAC-based KDF, -10 SHA-256, -11 SHA-512;
+	// for SHA-384, which has none, that of the HMAC: 6.
+	HKDF int
+	// OmitKIDContext leaves the ID Context out of requests.
+	OmitKIDContext bool
 }
 
 // Interop gives the interop specification's contexts: AB without an ID
@@ -56,6 +60,9 @@ func (c Context) words(prefix string, client bool) []string {
 	if c.IDContext != nil {
 		w = append(w, prefix+"idctx="+hex.EncodeToString(c.IDContext))
 	}
+	if c.OmitKIDContext && client {
+		w = append(w, prefix+"omit-kidctx=1")
+	}
 	return w
 }
 
@@ -67,7 +74,7 @@ var (
 		24: "ChaCha20/Poly1305",
 		30: "AES-CCM-16-128-128", 31: "AES-CCM-16-128-256", 32: "AES-CCM-64-128-128", 33: "AES-CCM-64-128-256",
 	}
-	aiocoapHashes = map[int]string{-10: "sha256", -11: "sha512"}
+	aiocoapHashes = map[int]string{-10: "sha256", 6: "sha384", -11: "sha512"}
 )
 
 // WriteAiocoap writes the context directory of one side as aiocoap wants it.

@@ -23,7 +23,7 @@ func LibOSCOREServer(t testing.TB, port uint16, c Context, more ...string) *Proc
 func LibOSCOREClient(t testing.TB, server netip.AddrPort, c Context, more ...string) *Client {
 	t.Helper()
 	args := append([]string{"client", server.String()}, c.words("", true)...)
-	if c.IDContext != nil {
+	if c.IDContext != nil && !c.OmitKIDContext {
 		args = append(args, "kidctx=1")
 	}
 	return (&Client{Process: Start(t, Spec{

@@ -94,6 +94,25 @@ func (r *Relay) Capture() Capture {
 	return append(Capture(nil), r.seen...)
 }
 
+// awaitPatience bounds Await.
+const awaitPatience = 20 * time.Second
+
+// Await waits until the capture satisfies the condition, and ends the test if
+// it never does.
+func (r *Relay) Await(t testing.TB, what string, ok func(Capture) bool) {
+	t.Helper()
+	poll := time.NewTicker(5 * time.Millisecond)
+	defer poll.Stop()
+	late := time.After(awaitPatience)
+	for !ok(r.Capture()) {
+		select {
+		case <-poll.C:
+		case <-late:
+			t.Fatalf("the relay saw no %s", what)
+		}
+	}
+}
+
 func (r *Relay) fromClients() {
 	defer r.running.Done()
 	buf := make([]byte, 1<<16)

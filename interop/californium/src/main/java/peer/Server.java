@@ -113,6 +113,31 @@ final class Server {
 		}
 	}
 
+	/** 3000 bytes, then 3999 others. */
+	static final class ObservedLarge extends Logged {
+		private final byte[] all;
+		private volatile boolean second;
+
+		ObservedLarge(byte[] all, Type type) {
+			super("observe-large");
+			this.all = all;
+			setObservable(true);
+			setObserveType(type);
+			getAttributes().setObservable();
+		}
+
+		@Override
+		public void handleGET(CoapExchange e) {
+			if (!second)
+				TIMER.schedule(() -> {
+					second = true;
+					changed();
+				}, NOTIFY_MS, TimeUnit.MILLISECONDS);
+			e.respond(ResponseCode.CONTENT, second ? Arrays.copyOfRange(all, 1, 4000) : Arrays.copyOf(all, 3000),
+					MediaTypeRegistry.APPLICATION_OCTET_STREAM);
+		}
+	}
+
 	private static Logged hello(String name) {
 		Logged r = new Logged(name);
 		r.get = e -> e.respond(ResponseCode.CONTENT, HELLO, MediaTypeRegistry.TEXT_PLAIN);
@@ -177,10 +202,15 @@ final class Server {
 		return r;
 	}
 
+	private static byte[] bytes() {
+		byte[] b = new byte[20480];
+		for (int i = 0; i < b.length; i++)
+			b[i] = (byte) (i * 7 % 256);
+		return b;
+	}
+
 	private static Logged large() {
-		byte[][] body = { new byte[20480] };
-		for (int i = 0; i < body[0].length; i++)
-			body[0][i] = (byte) (i * 7 % 256);
+		byte[][] body = { bytes() };
 		Logged r = new Logged("large");
 		r.get = e -> e.respond(ResponseCode.CONTENT, body[0], MediaTypeRegistry.APPLICATION_OCTET_STREAM);
 		r.put = e -> {
@@ -201,7 +231,8 @@ final class Server {
 		CoapResource hello = new CoapResource("hello", false);
 		hello.add(open("coap"), hello("1"), hello2(), hello3(), hello6(), hello7());
 		CoapResource oscore = new CoapResource("oscore", false);
-		oscore.add(hello, new Observed("observe1", true, type), new Observed("observe2", false, type), test(), large());
+		oscore.add(hello, new Observed("observe1", true, type), new Observed("observe2", false, type), test(), large(),
+				new ObservedLarge(bytes(), type));
 		server.add(oscore);
 		server.start();
 		System.out.println("READY");
