@@ -1,14 +1,17 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"os"
 
 	"github.com/oscorelay/oscorelay/internal/coap"
 	"github.com/oscorelay/oscorelay/internal/explain"
+	"github.com/oscorelay/oscorelay/keys"
 	"github.com/oscorelay/oscorelay/oscore"
 )
 
@@ -17,11 +20,12 @@ func diagnose(_ context.Context, io stdio, args []string) error {
 	f := flag.NewFlagSet("diagnose", flag.ContinueOnError)
 	f.SetOutput(io.err)
 	f.Usage = func() { diagnoseUsage(io.err, f) }
-	var keys keysFlags
-	keys.register(f)
+	var given keysFlags
+	given.register(f)
 	tcp := f.Bool("tcp", false, "messages in the stream framing of RFC 8323 (TCP, TLS, WebSocket)")
 	sent := f.Bool("sent", false, "the keys' owner sent the request")
 	received := f.Bool("received", false, "the keys' owner received the request")
+	other := f.String("against", "", "compare with the other end's settings: a key `FILE`, or a context directory of aiocoap")
 	asJSON := f.Bool("json", false, "print JSON")
 	if err := parseFlags(f, args); err != nil {
 		return err
@@ -29,9 +33,15 @@ func diagnose(_ context.Context, io stdio, args []string) error {
 	if *sent && *received {
 		return usagef("--sent and --received exclude each other")
 	}
-	k, err := keys.keys()
+	k, err := given.keys()
 	if err != nil {
 		return err
+	}
+	if *other != "" {
+		if f.NArg() != 0 {
+			return usagef("--against takes the place of a captured message")
+		}
+		return diagnoseAgainst(io, k, *other, *asJSON)
 	}
 	messages, err := readCaptured(io.in, f.Args())
 	if err != nil {
@@ -65,6 +75,60 @@ func diagnose(_ context.Context, io stdio, args []string) error {
 		err = errors.New("no reading of the keys opens the message")
 	}
 	return err
+}
+
+// diagnoseAgainst compares keys with what the other end has.
+func diagnoseAgainst(io stdio, k explain.Keys, path string, asJSON bool) error {
+	entry, err := readOtherEnd(path)
+	if err != nil {
+		return err
+	}
+	want, err := entry.Params.Derive()
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	d, err := explain.Diagnose(k, explain.Evidence{Trial: func(p oscore.Params) (bool, error) {
+		mine := p.Swap()
+		got, err := mine.Derive()
+		if err != nil {
+			return false, nil // not even a context: another reading may be one
+		}
+		fits := got.SenderKey.Equal(want.SenderKey) && got.RecipientKey.Equal(want.RecipientKey) && bytes.Equal(got.CommonIV, want.CommonIV) &&
+			bytes.Equal(mine.SenderID, entry.Params.SenderID) && bytes.Equal(mine.RecipientID, entry.Params.RecipientID) && mine.AEAD.String() == entry.Params.AEAD.String()
+		return fits, nil
+	}})
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		err = printJSON(io.out, d)
+	} else {
+		printDiagnosis(io.out, d)
+	}
+	if err == nil && d.Verdict == explain.KeysForeign {
+		err = errors.New("no reading of the keys gives those of the other end")
+	}
+	return err
+}
+
+// readOtherEnd reads the one entry of a key file or of an aiocoap directory.
+func readOtherEnd(path string) (keys.Entry, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return keys.Entry{}, err
+	}
+	if info.IsDir() {
+		a, err := readAiocoap(path, false, false)
+		return a.Entry, err
+	}
+	entries, err := readKeyFile(path)
+	if err != nil {
+		return keys.Entry{}, err
+	}
+	if len(entries) != 1 {
+		return keys.Entry{}, fmt.Errorf("%s has %d entries: give a file with the one of this peer", path, len(entries))
+	}
+	return entries[0], nil
 }
 
 // evidence picks the first sealed request and the response to it.
@@ -101,11 +165,11 @@ func printDiagnosis(w io.Writer, d *explain.Diagnosis) {
 	p := page{w}
 	switch d.Verdict {
 	case explain.KeysRight:
-		fmt.Fprintln(w, "The keys are right: the message opens.")
+		fmt.Fprintln(w, "The keys are right: it fits.")
 	case explain.KeysWrong:
-		fmt.Fprintf(w, "Found: with %s mended, the message opens.\n", plural(len(d.Findings), "field"))
+		fmt.Fprintf(w, "Found: with %s mended, it fits.\n", plural(len(d.Findings), "field"))
 	default:
-		fmt.Fprintf(w, "Not found: %d readings of the keys do not open the message.\n", d.Trials)
+		fmt.Fprintf(w, "Not found: %d readings of the keys do not fit.\n", d.Trials)
 	}
 	for _, f := range d.Findings {
 		fmt.Fprintln(w)
@@ -132,12 +196,14 @@ func printDiagnosis(w io.Writer, d *explain.Diagnosis) {
 
 func diagnoseUsage(w io.Writer, f *flag.FlagSet) {
 	fmt.Fprint(w, `Usage: oscore diagnose [flags] MESSAGE...
+       oscore diagnose [flags] --against FILE
 
 Finds out which field of a key is wrong. MESSAGE is a captured sealed request,
 as 'oscore decode' takes it, and better the response to it too. Each field is
 read in the ways that people get wrong: hex as text, the salt as the secret, the
 IDs swapped, another algorithm and so on, until the message opens.
 
+  oscore diagnose --keys DIR --peer NAME --against other-end.toml
   oscore diagnose --received --secret 0102…10 --sender 00 --recipient 01 44025d1f…
 
 `)

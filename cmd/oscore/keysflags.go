@@ -4,16 +4,19 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"sort"
 
 	"github.com/oscorelay/oscorelay/internal/explain"
+	"github.com/oscorelay/oscorelay/keys/file"
 	"github.com/oscorelay/oscorelay/oscore"
 )
 
 // keysFlags are the flags that give a security context's parameters to a
-// command that keeps no state: decode and diagnose.
+// command that changes no state: decode and diagnose.
 type keysFlags struct {
 	secret, salt, sender, recipient, idContext *string // nil: not given
 	aead, hkdf                                 *string
+	dir, anchors, peer                         string // in place of the others: a key directory
 }
 
 // register adds the flags to a set.
@@ -24,6 +27,8 @@ func (k *keysFlags) register(f *flag.FlagSet) {
 			return nil
 		})
 	}
+	f.StringVar(&k.dir, "keys", "", "take the keys from this key `DIR` in place of the flags below")
+	f.StringVar(&k.peer, "peer", "", "`NAME` of the entry in the key directory (default: the only one)")
 	text(&k.secret, "secret", "Master Secret, in `HEX`, or text:… or base64:…")
 	text(&k.salt, "salt", "Master Salt, likewise `HEX`")
 	text(&k.sender, "sender", "Sender ID of the keys' owner, `HEX`; \"\" is the empty ID")
@@ -35,6 +40,9 @@ func (k *keysFlags) register(f *flag.FlagSet) {
 
 // given reports whether any of the flags was used.
 func (k *keysFlags) given() bool {
+	if k.dir != "" || k.peer != "" {
+		return true
+	}
 	for _, s := range []*string{k.secret, k.salt, k.sender, k.recipient, k.idContext, k.aead, k.hkdf} {
 		if s != nil {
 			return true
@@ -47,8 +55,9 @@ func (k *keysFlags) given() bool {
 // secret.
 func (k *keysFlags) keys() (explain.Keys, error) {
 	var out explain.Keys
-	if k.secret == nil {
-		return out, usagef("--secret is missing: without the Master Secret nothing is decrypted")
+	if k.dir != "" || k.peer != "" || k.secret == nil {
+		p, err := k.stored()
+		return explain.KeysOf(p), err
 	}
 	if k.sender == nil && k.recipient == nil {
 		return out, usagef("--sender and --recipient are missing: give at least the one that is not empty")
@@ -95,4 +104,31 @@ func aeadNames() string {
 		names += fmt.Sprintf("%s (%d)", a, int(a))
 	}
 	return names
+}
+
+// stored reads an entry of the key directory, without opening it for use.
+func (k *keysFlags) stored() (oscore.Params, error) {
+	if k.secret != nil || k.sender != nil || k.recipient != nil {
+		return oscore.Params{}, usagef("keys come from a key directory or from --secret, --sender and --recipient, not from both")
+	}
+	dir, o, err := keyPlaces(k.dir, "")
+	if err != nil {
+		return oscore.Params{}, err
+	}
+	v, err := file.Read(dir, o)
+	if err != nil {
+		return oscore.Params{}, fmt.Errorf("no --secret is given, and the key directory cannot be read: %w", err)
+	}
+	names := make([]string, 0, len(v.Entries))
+	for i := range v.Entries {
+		if e := &v.Entries[i]; e.Name == k.peer || k.peer == "" && len(v.Entries) == 1 {
+			return e.Params, nil
+		}
+		names = append(names, v.Entries[i].Name)
+	}
+	sort.Strings(names)
+	if k.peer == "" {
+		return oscore.Params{}, usagef("whose keys? give --secret, --sender and --recipient, or name an entry with --peer: %s has %s", dir, list(names))
+	}
+	return oscore.Params{}, fmt.Errorf("%s has no entry %q; it has %s", dir, k.peer, list(names))
 }
