@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+
+	"github.com/oscorelay/oscorelay/internal/proof"
 )
 
 // TestFlips flips one bit of every byte of every message, one at a time: no
@@ -464,6 +466,12 @@ func TestForgeries(t *testing.T) {
 
 // TestEqualIdentifiers: OSCORE cannot have them (RFC 9668 §4.1).
 func TestEqualIdentifiers(t *testing.T) {
+	proof.Checklist(t, "C-14")
+	wait2 := startInitiator(t, newAuthority(t, "Authority")) // with C_I 0e
+	_, err := wait2.Message2(sealPlaintext2(t, peek(t, &wait2.once), unhex(t, "0e3248fa5efa2ebf920bf3")))
+	if m, perr := ParseErrorMessage(AppendError(nil, err)); !errors.Is(err, ErrConnectionID) || perr != nil || m.Code != CodeUnspecified {
+		t.Errorf("C_R = C_I in message_2: %v, answered by %+v, %v", err, m, perr)
+	}
 	x := newExchange(t, StaticStatic, 2, "ccs by kid", "ccs by kid")
 	m1, _, err := must[*Initiator](t)(NewInitiator(x.i)).Message1(Start{ConnectionID: []byte{5}})
 	if err != nil {

@@ -26,8 +26,7 @@
 // has what OSCORE needs, [Exported.Params] puts it into oscore.Params.
 //
 // What is told by a message before Authenticate has returned is anybody's
-// word. Message 1 and its EAD stay unauthenticated until message_2 (at the
-// Initiator) or message_3 (at the Responder) has verified.
+// word; at the Responder that goes for message_1 until message_3 has verified.
 //
 // # Whom to trust
 //
@@ -53,12 +52,14 @@
 //	              initiator.go     §5.2.2, §5.3.3, §5.4.2, §5.5.3
 //	              responder.go     §5.2.3, §5.3.2, §5.4.3, §5.5.2
 //	              identity.go      one's own credential; signatures
+//	              privatekey.go    its key as a COSE_Key
 //	              config.go        Config and its checks
 //	§4.2, App. H  session.go       exporter, key update
 //	App. A.1      exported.go      OSCORE's parameters
 //	§6            errors.go, errormessage.go
 //	App. D        trust.go, store.go, storetrust.go, storestate.go
 //	App. C        wire.go          CBOR sequences, deterministic only
+//	              explain.go       a captured handshake for people
 //
 // # Limits
 //

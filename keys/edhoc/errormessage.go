@@ -104,10 +104,7 @@ func isErrorMessage(data []byte) bool {
 // peerError returns the error for a message that is an error message.
 func peerError(data []byte) error {
 	m, err := ParseErrorMessage(data)
-	if err != nil {
-		return err
-	}
-	return &PeerError{m}
+	return &PeerError{m, err}
 }
 
 // AppendError appends the error message that tells the peer of err, or returns

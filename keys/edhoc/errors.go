@@ -75,10 +75,20 @@ func (e *SuiteError) Error() string {
 func (e *SuiteError) Unwrap() error { return ErrWrongSuite }
 
 // PeerError is an error message from the peer (RFC 9528 §6). It came
-// unprotected and may be forged.
-type PeerError struct{ Message ErrorMessage }
+// unprotected and may be forged. It is never answered, not even when it is
+// malformed or has the code 0 (§6.1).
+type PeerError struct {
+	Message   ErrorMessage
+	Malformed error // why Message could not be read; nil if it could
+}
+
+// Unwrap returns why the message could not be read.
+func (e *PeerError) Unwrap() error { return e.Malformed }
 
 func (e *PeerError) Error() string {
+	if e.Malformed != nil {
+		return "edhoc: peer ended the session: " + e.Malformed.Error()
+	}
 	switch e.Message.Code {
 	case CodeUnspecified:
 		return fmt.Sprintf("edhoc: peer ended the session: %q", e.Message.Diagnostic)

@@ -186,7 +186,7 @@ func FuzzErrorMessage(f *testing.F) {
 		if len(m.Diagnostic) < maxDiagnostic && !bytes.Equal(m.Append(nil), data) {
 			t.Fatalf("%x came back as %x", data, m.Append(nil))
 		}
-		_ = (&PeerError{m}).Error()
+		_ = (&PeerError{m, nil}).Error()
 	})
 }
 

@@ -137,7 +137,7 @@ func (r *ReceivedMessage2) Authenticate(t Trust) (*VerifiedMessage2, error) {
 	if err != nil {
 		return nil, err
 	}
-	return authenticatePeer(h, t, h.verifyMessage2)
+	return h.verifyMessage2(t)
 }
 
 // Verify verifies Signature_or_MAC_2 with the first of the candidates that
@@ -147,21 +147,21 @@ func (r *ReceivedMessage2) Verify(candidates ...*Credential) (*VerifiedMessage2,
 	if err != nil {
 		return nil, err
 	}
-	return h.verifyMessage2(candidates)
+	return h.verifyMessage2(given(candidates))
 }
 
-func (h *handshake) verifyMessage2(candidates []*Credential) (*VerifiedMessage2, error) {
-	peer, peerPRK, err := h.verifyPeer(candidates, h.prk2e, labelSalt3e2m, macInput{
+func (h *handshake) verifyMessage2(t Trust) (*VerifiedMessage2, error) {
+	peerPRK, err := h.authenticatePeer(t, h.prk2e, labelSalt3e2m, macInput{
 		label: labelMAC2, cr: h.cr, id: h.received.idCred, th: h.th2, ead: h.received.rawEAD,
 	})
 	if err != nil {
 		return nil, h.fail(fmt.Errorf("message_2: %w", err))
 	}
-	h.peer, h.prk3e2m = peer, peerPRK
-	h.th3 = h.suite.hash.next(h.th2, h.receivedPlain, peer.item)
+	h.prk3e2m = peerPRK
+	h.th3 = h.suite.hash.next(h.th2, h.receivedPlain, h.peer.item)
 	h.prk2e.wipe()
 	next := new(VerifiedMessage2)
-	next.peer = peer
+	next.peer = h.peer
 	next.put(h)
 	return next, nil
 }

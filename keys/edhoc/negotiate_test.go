@@ -106,13 +106,33 @@ func TestErrorMessages(t *testing.T) {
 			t.Errorf("%+v: %x, want %s", tt.m, enc, tt.want)
 		}
 		back, err := ParseErrorMessage(enc)
-		if err != nil || !bytes.Equal(back.Append(nil), enc) || (&PeerError{back}).Error() == "" {
+		if err != nil || !bytes.Equal(back.Append(nil), enc) || (&PeerError{back, nil}).Error() == "" {
 			t.Errorf("%s: %+v, %v", tt.want, back, err)
 		}
 	}
 	for _, bad := range []string{"", "00f5", "01", "0101", "0161ff", "028102", "0280", "03f4", "03f5f5", "0161", "1801f5", "05", "40", "0c9f01ff"} {
 		if m, err := ParseErrorMessage(unhex(t, bad)); err == nil {
 			t.Errorf("%s parsed as %+v", bad, m)
+		}
+	}
+}
+
+// TestErrorNotAnswered: no error message answers one, be it malformed or of
+// code 0 (RFC 9528 §6.1).
+func TestErrorNotAnswered(t *testing.T) {
+	x := newExchange(t, StaticStatic, 2, "ccs by kid", "ccs by kid")
+	for _, m := range []string{"00f5", "01", "0101", "03f4", "0206", "20", "17a0"} {
+		s := half(t, x, []byte{1}, []byte{2})
+		done := half(t, x, []byte{1}, []byte{2})
+		for name, err := range map[string]error{
+			"message_2": func() error { _, err := s.wait2.Message2(unhex(t, m)); return err }(),
+			"message_3": func() error { _, err := s.wait3.Message3(unhex(t, m)); return err }(),
+			"message_4": func() error { _, err := done.third(t, x).Message4(unhex(t, m)); return err }(),
+		} {
+			var peer *PeerError
+			if !errors.As(err, &peer) || len(AppendError(nil, err)) != 0 || err.Error() == "" {
+				t.Errorf("%s for %s: %v", m, name, err)
+			}
 		}
 	}
 }

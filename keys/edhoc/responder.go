@@ -194,7 +194,7 @@ func (r *ReceivedMessage3) Authenticate(t Trust) (*ResponderDone, error) {
 	if err != nil {
 		return nil, err
 	}
-	return authenticatePeer(h, t, h.verifyMessage3)
+	return h.verifyMessage3(t)
 }
 
 // Verify verifies Signature_or_MAC_3 with the first of the candidates that
@@ -204,18 +204,18 @@ func (r *ReceivedMessage3) Verify(candidates ...*Credential) (*ResponderDone, er
 	if err != nil {
 		return nil, err
 	}
-	return h.verifyMessage3(candidates)
+	return h.verifyMessage3(given(candidates))
 }
 
-func (h *handshake) verifyMessage3(candidates []*Credential) (*ResponderDone, error) {
-	peer, peerPRK, err := h.verifyPeer(candidates, h.prk3e2m, labelSalt4e3m, macInput{
+func (h *handshake) verifyMessage3(t Trust) (*ResponderDone, error) {
+	peerPRK, err := h.authenticatePeer(t, h.prk3e2m, labelSalt4e3m, macInput{
 		label: labelMAC3, id: h.received.idCred, th: h.th3, ead: h.received.rawEAD,
 	})
 	if err != nil {
 		return nil, h.fail(fmt.Errorf("message_3: %w", err))
 	}
-	h.peer, h.prk4e3m = peer, peerPRK
-	h.th4 = h.suite.hash.next(h.th3, h.receivedPlain, peer.item)
+	h.prk4e3m = peerPRK
+	h.th4 = h.suite.hash.next(h.th3, h.receivedPlain, h.peer.item)
 	h.ephemeral = nil
 	session, err := newSession(h)
 	if err != nil {

@@ -61,15 +61,16 @@ func (p *prk) kdf(label int, context []byte, length int) ([]byte, error) {
 	if p.mac == nil || length > 255*p.hash.size {
 		return nil, fmt.Errorf("edhoc: HKDF-Expand: %w: %d bytes", ErrConfig, length)
 	}
-	info := appendInfo(make([]byte, 0, len(context)+16), label, context, length)
+	info := append(appendInfo(make([]byte, 0, len(context)+16), label, context, length), 0)
+	counter := &info[len(info)-1]
 	okm := make([]byte, 0, length+p.hash.size)
-	for i := byte(1); len(okm) < length; i++ {
+	for len(okm) < length {
 		p.mac.Reset()
-		if i > 1 {
+		if *counter > 0 {
 			p.mac.Write(okm[len(okm)-p.hash.size:])
 		}
+		*counter++
 		p.mac.Write(info)
-		p.mac.Write([]byte{i})
 		okm = p.mac.Sum(okm)
 	}
 	clear(okm[length:])

@@ -335,10 +335,11 @@ func TestFirstUse(t *testing.T) {
 		t.Errorf("late twin: %v", err)
 	}
 	// What cannot be made durable is not trusted.
+	x.sessionI = nil
 	broken := NewStore(StoreConfig{TrustOnFirstUse: true, OnLearn: func(Entry) error { return errors.New("disk full") }})
 	x.trustI = broken.Anyone()
 	x.run(t)
-	if !errors.Is(x.errI, ErrUntrusted) || len(broken.Entries()) != 0 {
+	if !errors.Is(x.errI, ErrUntrusted) || len(broken.Entries()) != 0 || x.sessionI != nil {
 		t.Errorf("not durable: %v", x.errI)
 	}
 }

@@ -14,20 +14,28 @@ type Trust interface {
 	Proved(peer Role, c *Credential) error
 }
 
-// authenticatePeer runs Trust around a verification.
-func authenticatePeer[T any](h *handshake, t Trust, verify func(candidates []*Credential) (T, error)) (T, error) {
-	var none T
-	peer := h.role.peer()
-	candidates, err := t.Candidates(peer, h.received.idCred, h.showReceived().ead)
+// given is the Trust of a caller who brings the candidates and answers for them.
+type given []*Credential
+
+func (g given) Candidates(Role, CredentialID, []EAD) ([]*Credential, error) { return g, nil }
+func (g given) Proved(Role, *Credential) error                              { return nil }
+
+// authenticatePeer asks trust who the peer may be, verifies that it is, and
+// returns the PRK that authenticated it.
+func (h *handshake) authenticatePeer(t Trust, before *prk, saltLabel int, in macInput) (*prk, error) {
+	role := h.role.peer()
+	candidates, err := t.Candidates(role, h.received.idCred, h.showReceived().ead)
 	if err != nil {
-		return none, h.fail(err)
+		return nil, err
 	}
-	next, err := verify(candidates)
+	c, peerPRK, err := h.verifyPeer(candidates, before, saltLabel, in)
 	if err != nil {
-		return none, err
+		return nil, err
 	}
-	if err := t.Proved(peer, h.peer); err != nil {
-		return none, h.fail(err)
+	if err := t.Proved(role, c); err != nil {
+		peerPRK.wipe()
+		return nil, err
 	}
-	return next, nil
+	h.peer = c
+	return peerPRK, nil
 }
