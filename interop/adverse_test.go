@@ -142,9 +142,10 @@ func TestReplay(t *testing.T) {
 func replay(t *testing.T, relay *peer.Relay, d peer.Datagram) peer.Message {
 	t.Helper()
 	again := slices.Clone(d.Bytes)
-	again[2] ^= 0x55
 	var answer peer.Message
 	from := len(relay.Capture())
+	again[2] ^= 0x55
+	again[3] += byte(from) // another one each time
 	relay.Send(d.Client, again)
 	relay.Await(t, "answer to a replay", func(c peer.Capture) bool {
 		for _, a := range c[from:] {

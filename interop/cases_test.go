@@ -7,12 +7,18 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/oscorelay/oscorelay/internal/proof"
 	"github.com/oscorelay/oscorelay/interop/peer"
 )
 
 // doer is a client that can be driven: a peer's or ours.
 type doer interface {
 	Do(t testing.TB, r peer.Request) peer.Result
+}
+
+// witness is a relay that tells what it saw.
+type witness interface {
+	Capture() peer.Capture
 }
 
 // handler is a server that says what reached its resources.
@@ -156,7 +162,7 @@ var (
 // pair is one client and one server with a relay between them.
 type pair struct {
 	client doer
-	relay  *peer.Relay
+	relay  witness
 	server handler
 	lacks  []string // ids of exchanges that one of the two does not offer
 	record func(t *testing.T, feature string)
@@ -197,6 +203,7 @@ func (p pair) run(t *testing.T, cases []exchange) {
 			}
 			if p.record != nil {
 				p.record(t, x.feature)
+				proof.Requirement(t, "direct", "E2E-2")
 			}
 		})
 	}

@@ -57,7 +57,7 @@ func (r *Keyring) newPeer(ctx context.Context, e Entry) (*Peer, error) {
 		return nil, err
 	}
 	if p.derived != nil {
-		p.ctx.SetKIDContext(oscore.WrapBstr(p.derived))
+		p.ctx.SetKIDContext(p.kidContext(p.derived))
 	}
 	if h, ok := r.store.(History); ok {
 		p.taint = h.Known(ctx, p.id[:])

@@ -80,9 +80,22 @@ func (p *Peer) Adopt(c *oscore.Context) error {
 	if err := p.ring.reindex(p, params.IDContext, id, recipient); err != nil {
 		return err
 	}
+	c.SetKIDContext(p.kidContext(params.IDContext))
 	p.ctx, p.taint = c, nil
 	p.block, p.early = firstBlock, early
 	return nil
+}
+
+// kidContext returns what requests under a derived context carry as kid
+// context: its ID Context where the configured one's travels, else nothing.
+// It is not wrapped in a CBOR byte string any more: that is the mark of the
+// run's own messages (Appendix B.2, steps 1 and 3), upon which a peer would
+// begin another run.
+func (p *Peer) kidContext(idContext []byte) []byte {
+	if p.bare() {
+		return nil
+	}
+	return idContext
 }
 
 // reindex gives p its derived ID Context. The caller holds p.mu.

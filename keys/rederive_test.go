@@ -124,3 +124,42 @@ func TestDeriveWantsANewIDContext(t *testing.T) {
 		t.Errorf("Adopt of another peer's = %v", err)
 	}
 }
+
+// A wrapped kid context is the mark of Appendix B.2's own messages: a peer
+// would begin a new run upon every request that carries one.
+func TestKIDContextAfterAdopt(t *testing.T) {
+	for name, c := range map[string]struct {
+		configured []byte
+		omit       bool
+		want       string // "" for none
+	}{
+		"no ID Context configured": {nil, false, ""},
+		"one that travels":         {[]byte("configured"), false, "R2R2R2R2R3R3R3R3"},
+		"one that does not":        {[]byte("configured"), true, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			store := keys.NewMemory()
+			e := entry("c", []byte{1}, []byte{2}, c.configured)
+			e.Params.OmitKIDContext = c.omit
+			p := mustAddNew(t, keys.New(store), e)
+			if err := p.Adopt(derive(t, p, "R2R2R2R2R3R3R3R3")); err != nil {
+				t.Fatal(err)
+			}
+			check := func(when string, p *keys.Peer) {
+				t.Helper()
+				var pending oscore.Pending
+				m, err := p.SealRequest(nil, &pending, get)
+				if err != nil {
+					t.Fatal(err)
+				}
+				opt, _, err := oscore.FindOption(m)
+				if err != nil || string(opt.KIDContext) != c.want || (opt.KIDContext == nil) != (c.want == "") {
+					t.Errorf("%s: kid context %q, %v, want %q", when, opt.KIDContext, err, c.want)
+				}
+			}
+			check("adopted", p)
+			store.Restart()
+			check("after a restart", mustAdd(t, keys.New(store), e))
+		})
+	}
+}

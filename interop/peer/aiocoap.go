@@ -2,6 +2,7 @@ package peer
 
 import (
 	"path/filepath"
+	"slices"
 	"testing"
 )
 
@@ -15,20 +16,23 @@ var aiocoapEnv = []string{
 	"PYTHONUNBUFFERED=1",
 }
 
+// AiocoapTCP makes aiocoap's client and server speak CoAP over TCP.
+var AiocoapTCP = []string{"AIOCOAP_CLIENT_TRANSPORT=oscore:tcpclient", "AIOCOAP_SERVER_TRANSPORT=oscore:tcpserver"}
+
 func aiocoapPython(t testing.TB) string {
 	t.Helper()
 	return filepath.Join(Component(t, "aiocoap"), "venv", "bin", "python")
 }
 
 // AiocoapServer starts aiocoap's server. state is its context directory; one
-// that exists is taken up again.
-func AiocoapServer(t testing.TB, port uint16, c Context, state string) *Process {
+// that exists is taken up again. env holds further settings.
+func AiocoapServer(t testing.TB, port uint16, c Context, state string, env ...string) *Process {
 	t.Helper()
 	c.WriteAiocoap(t, state, false)
 	creds := filepath.Join(t.TempDir(), "server.json")
 	writeJSON(t, creds, map[string]any{":client": map[string]any{"oscore": map[string]string{"basedir": state}}})
 	p := Start(t, Spec{
-		Name: "aiocoap server", Path: aiocoapPython(t), Env: aiocoapEnv,
+		Name: "aiocoap server", Path: aiocoapPython(t), Env: slices.Concat(aiocoapEnv, env),
 		Args: []string{source(t, "aiocoap", "server.py"), Loopback(port).String(), creds},
 	})
 	p.AwaitLine("READY")
@@ -43,7 +47,7 @@ func AiocoapClient(t testing.TB, uri string, c Context, state string, env ...str
 	creds := filepath.Join(t.TempDir(), "client.json")
 	writeJSON(t, creds, map[string]any{uri + "/*": map[string]any{"oscore": map[string]string{"basedir": state}}})
 	return (&Client{Process: Start(t, Spec{
-		Name: "aiocoap client", Path: aiocoapPython(t), Env: append(env, aiocoapEnv...),
+		Name: "aiocoap client", Path: aiocoapPython(t), Env: slices.Concat(aiocoapEnv, env),
 		Args: []string{source(t, "aiocoap", "client.py"), uri, creds},
 	})}).ready()
 }

@@ -10,7 +10,8 @@ import (
 // Capture is what a relay saw, in order of arrival.
 type Capture []Datagram
 
-// Messages gives the datagrams that are requests or responses, taken apart.
+// Messages gives what are requests or responses, taken apart; empty messages
+// and RFC 8323's signalling belong to one hop and are left out.
 // Anything that is no CoAP fails the test.
 func (c Capture) Messages(t testing.TB) []Message {
 	t.Helper()
@@ -21,7 +22,7 @@ func (c Capture) Messages(t testing.TB) []Message {
 			t.Errorf("datagram %d: %v: %x", i, err, d.Bytes)
 			continue
 		}
-		if m.Code != 0 {
+		if m.IsRequest() || m.IsResponse() {
 			all = append(all, m)
 		}
 	}

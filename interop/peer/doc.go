@@ -15,6 +15,7 @@
 //	process.go     start, readiness by condition, kill of the whole group
 //	port.go        free ports of loopback, who listens, CoAP ping
 //	relay.go       the capturing UDP relay, with loss and repetition on demand
+//	tcprelay.go    the same for TCP; its capture looks like one of datagrams
 //	capture.go     assertions on what the relay saw
 //	wire.go        the datagram's header and options, read independently of
 //	               the library under test
@@ -22,6 +23,7 @@
 //	context.go     one security context, as each peer wants it written
 //	client.go      the line protocol that drives a peer's client
 //	aiocoap.go californium.go liboscore.go libcoap.go   the peers
+//	gocoap.go      go-coap alone, in a process that knows no OSCORE
 //
-// Limits: Linux (process groups, /proc/net/udp), IPv4 loopback, UDP.
+// Limits: Linux (process groups, /proc/net/udp), IPv4 loopback.
 package peer

@@ -3,29 +3,49 @@ package peer
 import (
 	"bufio"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
 
+// Ports are taken from below the range that the system gives to clients, so
+// that no socket of somebody else's comes between the choice and its use.
+const (
+	portMin = 12000
+	portMax = 32000
+)
+
+var (
+	portsMu sync.Mutex
+	ports   = map[uint16]bool{} // given away by this process
+)
+
 // FreePort gives a UDP port of loopback that nobody holds, and whose TCP twin
-// is free as well, since some servers open both.
+// is free as well, since some servers open both. No port is given twice.
 func FreePort(t testing.TB) uint16 {
 	t.Helper()
-	for range 50 {
-		u, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-		if err != nil {
-			t.Fatal(err)
+	portsMu.Lock()
+	defer portsMu.Unlock()
+	for range 200 {
+		port := uint16(portMin + rand.IntN(portMax-portMin))
+		if ports[port] {
+			continue
 		}
-		port := u.LocalAddr().(*net.UDPAddr).Port
+		u, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(Loopback(port)))
+		if err != nil {
+			continue
+		}
 		c, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", port))
 		u.Close()
 		if err == nil {
 			c.Close()
-			return uint16(port)
+			ports[port] = true
+			return port
 		}
 	}
 	t.Fatal("no port of loopback is free for both UDP and TCP")

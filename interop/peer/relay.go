@@ -87,6 +87,14 @@ func (r *Relay) Send(client netip.AddrPort, b []byte) {
 	}
 }
 
+// SendBack injects a datagram to the client as if it came from the server.
+func (r *Relay) SendBack(client netip.AddrPort, b []byte) {
+	r.t.Helper()
+	if _, err := r.front.WriteToUDPAddrPort(b, client); err != nil {
+		r.t.Errorf("relay: %v", err)
+	}
+}
+
 // Capture gives what was seen so far.
 func (r *Relay) Capture() Capture {
 	r.mu.Lock()

@@ -101,9 +101,9 @@ func (m Message) Option(number uint16) (value []byte, ok bool) {
 }
 
 // IsRequest and IsResponse tell by the code's class; neither holds for an
-// empty message.
+// empty message, nor for one of RFC 8323's signalling.
 func (m Message) IsRequest() bool  { return m.Code != 0 && m.Code>>5 == 0 }
-func (m Message) IsResponse() bool { return m.Code>>5 >= 2 }
+func (m Message) IsResponse() bool { return m.Code>>5 >= 2 && m.Code>>5 <= 5 }
 
 func (m Message) String() string {
 	s := fmt.Sprintf("%s %s id=%04x token=%x", [...]string{"CON", "NON", "ACK", "RST"}[m.Type], Dotted(m.Code), m.ID, m.Token)
