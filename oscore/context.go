@@ -47,7 +47,7 @@ func New(p Params) (*Context, error) {
 // survive no restart: a key just agreed on, or a test. On any other context it
 // repeats nonces; on one that already has a lease or a window it panics.
 func (c *Context) Begin() {
-	if c.next != 0 || c.limit != 0 || c.window.open {
+	if c.limit != 0 || c.window.open {
 		panic("oscore: Begin on a context in use")
 	}
 	c.window = Fresh(c.windowSize)
