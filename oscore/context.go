@@ -47,7 +47,7 @@ func New(p Params) (*Context, error) {
 // survive no restart: a key just agreed on, or a test. On any other context it
 // repeats nonces; on one that already has a lease or a window it panics.
 func (c *Context) Begin() {
-	if c.next != 0 || c.limit != 0 || c.window.open {
+	if c.limit != 0 || c.window.open {
 		panic("oscore: Begin on a context in use")
 	}
 	c.window = Fresh(c.windowSize)
@@ -146,7 +146,7 @@ func (c *Context) RecipientID() []byte { return c.keys.recipient.kid() }
 func (c *Context) IDContext() []byte { return c.keys.idContext }
 
 // Algorithm returns the AEAD algorithm.
-func (c *Context) Algorithm() AEAD { return c.keys.alg }
+func (c *Context) Algorithm() AEAD { return AEAD(c.keys.alg) }
 
 // SetKIDContext sets what requests carry as kid context: nil for none. The
 // default is the ID Context; Appendix B.2 wraps it in a CBOR byte string, and
@@ -181,7 +181,7 @@ const limitQ = 1 << 20
 // Usage returns the counters of the context's keys. Responses that are sealed
 // or opened elsewhere at the same time are counted too.
 func (c *Context) Usage() Usage {
-	return Usage{c.numbered + c.keys.answered.Load(), c.keys.failed.Load(), limitQ, aeads[c.keys.alg].limitV}
+	return Usage{c.numbered + c.keys.answered.Load(), c.keys.failed.Load(), limitQ, aeads[c.Algorithm()].limitV}
 }
 
 // Wipe overwrites the keys; those of AES-GCM and ChaCha20/Poly1305 are inside

@@ -326,7 +326,7 @@ func TestSignalling(t *testing.T) {
 	}
 	// Outer options that somebody adds do not become signalling options.
 	opts, payload, _ := coap.Split(sealed.Body)
-	sealed.Body = coap.AppendBody(nil, opts.Add(coap.URIHost, []byte("evil")), payload)
+	sealed.Body = coap.AppendBody(nil, opts.Add(coap.URIHost, []byte("evil")).Add(coap.URIPort, []byte("e")).Add(coap.ProxyScheme, []byte("evil")), payload)
 	sameMessage(t, must(x.p.Open(nil, sealed))(t), pong)
 
 	y := request(t, client, server, get)
@@ -373,6 +373,31 @@ func TestUnsetAndCopied(t *testing.T) {
 	if _, err := x.p.Open(nil, sealed); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestUsedAgain: Request and Pending serve one exchange after another.
+func TestUsedAgain(t *testing.T) {
+	client, server := testPair(t)
+	x := &trip{client: client, server: server}
+	for i := range 5 {
+		m := get
+		if i%2 == 0 {
+			m = observe
+		}
+		opened := must(server.OpenRequest(nil, &x.r, must(client.SealRequest(nil, &x.p, m))(t)))(t)
+		sameMessage(t, opened, m)
+		if x.r.Observes() != (i%2 == 0) || x.p.Observes() != (i%2 == 0) || x.p.Done() {
+			t.Errorf("exchange %d has something of the one before", i)
+		}
+		sameMessage(t, must(x.p.Open(nil, x.seal(t, content)))(t), content)
+		_, err := x.r.Seal(nil, content)
+		want(t, err, ErrNonceSpent)
+	}
+	// After a refusal nothing of the exchange before can be used.
+	_, err := server.OpenRequest(nil, &x.r, get)
+	want(t, err, ErrUnprotected)
+	_, err = server.SealResponse(nil, &x.r, content)
+	want(t, err, ErrInvalid)
 }
 
 // TestBuffers: results are appended, in place if there is room, and dst's own

@@ -250,6 +250,26 @@ func FuzzMerge(f *testing.F) {
 	})
 }
 
+// FuzzUnwrap holds the short way into a message to the long one.
+func FuzzUnwrap(f *testing.F) {
+	for _, b := range []string{
+		"\x92\x09\x00\xffx", "\x9d\x00\x09123456789012\xffx", "\x60\x32\x09\x00\xffx", "\x63abc\x30\xffx", "\x64abcd\x30\xffx", "\x6d\x00abcdefghijklm\x30\xffx",
+		"\x6d\x00abcdefghijkl\x30\xffx", "\x60\x90\xffx", "\x90", "\x90\xff", "\x91\xff", "\x9e\x00\x00\xffx", "\x9f\xffx", "\x90\x00\xffx", "\x60\x30\x00\xffx",
+	} {
+		f.Add([]byte(b))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		var short, long envelope
+		err, wanted := short.unwrap(Message{codePOST, body}), long.unwrapMixed(body)
+		if err != wanted {
+			t.Fatalf("%v, want %v", err, wanted)
+		}
+		if err == nil && fmt.Sprintf("%#v", short) != fmt.Sprintf("%#v", long) {
+			t.Fatalf("%#v, want %#v", short, long)
+		}
+	})
+}
+
 func FuzzPlain(f *testing.F) {
 	f.Add([]byte{0xd1, 0x01, 1, 0x0d, 0x00})
 	f.Fuzz(func(t *testing.T, body []byte) {

@@ -1,12 +1,27 @@
 package oscore
 
 import (
+	"bytes"
 	"crypto/hkdf"
 	"crypto/sha256"
+	"fmt"
 	"testing"
 
 	"pgregory.net/rapid"
 )
+
+// TestHKDFAtTheBlockSize: a salt above one block is hashed first (RFC 2104 §2).
+func TestHKDFAtTheBlockSize(t *testing.T) {
+	for _, n := range []int{0, 1, 31, 32, 33, 63, 64, 65, 66, 127, 128, 129} {
+		p := testParams()
+		p.MasterSalt = bytes.Repeat([]byte{0xa5}, n)
+		var d derived
+		p.deriveSHA256(&d, aeads[AESCCM16_64_128])
+		prk := must(hkdf.Extract(sha256.New, p.MasterSecret, p.MasterSalt))(t)
+		wanted := must(hkdf.Expand(sha256.New, prk, string(p.appendInfo(nil, p.SenderID, "Key", 16)), 16))(t)
+		equal(t, fmt.Sprintf("salt of %d bytes", n), d.senderKey[:16], wanted)
+	}
+}
 
 // TestHKDFAgainstTheStandardLibrary holds the derivation on the stack to
 // crypto/hkdf.

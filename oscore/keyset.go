@@ -17,8 +17,8 @@ type keyset struct {
 	sender    side
 	recipient side
 	idContext []byte
-	alg       AEAD
-	maxPlain  int // longest plaintext, in bytes
+	maxPlain  uint32 // longest plaintext, in bytes
+	alg       uint8  // AEAD, in a byte
 	nonceLen  uint8
 	tagLen    uint8
 
@@ -61,22 +61,24 @@ func newKeyset(p *Params) (*keyset, error) {
 	if err := p.derive(&d); err != nil {
 		return nil, err
 	}
-	alg := p.AEAD.orDefault()
-	info := aeads[alg]
-	k := &keyset{
-		idContext: slices.Clone(p.IDContext),
-		alg:       alg, nonceLen: uint8(info.nonce), tagLen: uint8(info.tag), maxPlain: maxPlaintext,
-	}
-	if info.ccm && info.nonce == 13 {
-		k.maxPlain = 1<<16 - 1 // the length field of AES-CCM-16-* has 2 bytes (RFC 3610 §2.1)
-	}
-	if err := k.sender.init(alg, info, d.senderKey[:info.key], p.SenderID, &d.commonIV); err != nil {
-		return nil, err
-	}
-	if err := k.recipient.init(alg, info, d.recipientKey[:info.key], p.RecipientID, &d.commonIV); err != nil {
+	k := &keyset{idContext: slices.Clone(p.IDContext)}
+	if err := k.expand(p.AEAD.orDefault(), &d, p.SenderID, p.RecipientID); err != nil {
 		return nil, err
 	}
 	return k, nil
+}
+
+// expand fills in k from what was derived: key schedules and templates.
+func (k *keyset) expand(alg AEAD, d *derived, senderID, recipientID []byte) error {
+	info := aeads[alg]
+	k.alg, k.nonceLen, k.tagLen, k.maxPlain = uint8(alg), uint8(info.nonce), uint8(info.tag), maxPlaintext
+	if info.ccm && info.nonce == 13 {
+		k.maxPlain = 1<<16 - 1 // the length field of AES-CCM-16-* has 2 bytes (RFC 3610 §2.1)
+	}
+	if err := k.sender.init(alg, info, d.senderKey[:info.key], senderID, &d.commonIV); err != nil {
+		return err
+	}
+	return k.recipient.init(alg, info, d.recipientKey[:info.key], recipientID, &d.commonIV)
 }
 
 // maxPlaintext bounds a plaintext where the AEAD does not; no CoAP transport

@@ -16,6 +16,7 @@ func TestOSCLinks(t *testing.T) {
 		"</a>;osc=1":                       {"/a true"}, // a value is ignored
 		"</a>;osc=\"no\";osc;osc":          {"/a true"}, // so are repeats
 		"</a>;OSC":                         {"/a true"},
+		"</a>;osc;ct=60":                   {"/a true"},
 		"</a>;osco,</b>;x-osc,</c>;rt=osc": {"/a false", "/b false", "/c false"},
 		"</a>;title=\";osc,</x>;osc\"":     {"/a false"},
 		"</a>;title=\"\\\";osc\";ct=0":     {"/a false"},

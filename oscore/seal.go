@@ -70,7 +70,7 @@ func (c *Context) SealRequestAs(dst []byte, p *Pending, inner, outer Message) (M
 
 func (c *Context) sealRequest(dst []byte, p *Pending, m Message, outer byte, s *parts) (Message, error) {
 	k := c.keys
-	if len(m.Body) >= k.maxPlain {
+	if len(m.Body) >= int(k.maxPlain) {
 		return Message{}, ErrTooLong
 	}
 	n, err := c.take()
@@ -204,7 +204,7 @@ func (r *Request) checkResponse(k *keyset, m Message, s *parts) error {
 			return ErrNotification // the client would have to drop it (§4.1.3.5.2)
 		}
 	}
-	if len(m.Body) >= k.maxPlain {
+	if len(m.Body) >= int(k.maxPlain) {
 		return ErrTooLong
 	}
 	return nil

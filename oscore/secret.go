@@ -34,7 +34,7 @@ func (c Context) Format(f fmt.State, _ rune) {
 		_, _ = io.WriteString(f, "oscore.Context()")
 		return
 	}
-	_, _ = fmt.Fprintf(f, "oscore.Context(%v, sender %x, recipient %x)", c.keys.alg, c.SenderID(), c.RecipientID())
+	_, _ = fmt.Fprintf(f, "oscore.Context(%v, sender %x, recipient %x)", c.Algorithm(), c.SenderID(), c.RecipientID())
 }
 
 // Format writes the Partial IV whatever the verb, no key.
