@@ -1,0 +1,206 @@
+package file
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/oscorelay/oscorelay/oscore"
+)
+
+// childEnv makes the test binary a process that uses a store: the variable holds
+// what it does and the directory.
+const childEnv = "KEYS_FILE_CHILD"
+
+func TestMain(m *testing.M) {
+	if what, base, ok := strings.Cut(os.Getenv(childEnv), ":"); ok {
+		if err := child(what, base); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// child opens the store. As "sender" it seals requests for ever and writes
+// their numbers out, as "holder" it keeps the store until its input ends.
+func child(what, base string) error {
+	st, err := Open(filepath.Join(base, "store"), Options{AnchorDir: filepath.Join(base, "anchors")})
+	if err != nil {
+		return err
+	}
+	if what == "holder" {
+		fmt.Println("open")
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		return st.Close()
+	}
+	if st.Taint() != "" {
+		return fmt.Errorf("tainted: %s", st.Taint())
+	}
+	ring, err := st.Keyring(ctx)
+	if err != nil {
+		return err
+	}
+	peer, _ := ring.Get("a")
+	for {
+		var p oscore.Pending
+		if _, err := peer.SealRequest(nil, &p, oscore.Message{Code: 1}); err != nil {
+			return err
+		}
+		// One write a number: what is read was sealed, and the last may be cut.
+		if _, err := os.Stdout.WriteString(strconv.FormatUint(p.PartialIV(), 10) + "\n"); err != nil {
+			return err
+		}
+	}
+}
+
+func command(what, base string) *exec.Cmd {
+	c := exec.Command(os.Args[0])
+	c.Env = append(os.Environ(), childEnv+"="+what+":"+base)
+	return c
+}
+
+func newBase(t *testing.T) string {
+	base := t.TempDir()
+	st, err := Open(filepath.Join(base, "store"), Options{AnchorDir: filepath.Join(base, "anchors")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustPut(t, st, true, "a")
+	mustClose(t, st)
+	return base
+}
+
+// TestKill kills a process in the middle of sealing, again and again: no number
+// is ever sealed twice.
+func TestKill(t *testing.T) {
+	rounds := 40
+	if testing.Short() {
+		rounds = 5
+	}
+	base := newBase(t)
+	used := map[string]int{}
+	for round := range rounds {
+		c := command("sender", base)
+		var text bytes.Buffer
+		c.Stderr = &text
+		out, err := c.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		lines := bufio.NewReader(out)
+		last, killed := 1+rand.IntN(3000), false
+		for n := 0; ; n++ {
+			line, err := lines.ReadString('\n')
+			if err != nil {
+				break // the pipe is empty and its writer dead
+			}
+			if first, ok := used[line]; ok {
+				t.Fatalf("number %s was sealed in round %d and in round %d", strings.TrimSpace(line), first, round)
+			}
+			used[line] = round
+			if n == last {
+				killed = true
+				if err := c.Process.Kill(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		_ = c.Wait() // killed
+		if !killed {
+			t.Fatalf("round %d ended by itself: %s", round, &text)
+		}
+	}
+	t.Logf("%d kills, %d numbers", rounds, len(used))
+}
+
+func TestTwoProcesses(t *testing.T) {
+	base := newBase(t)
+	type result struct {
+		c     *exec.Cmd
+		stdin io.Closer
+		won   bool
+		text  string
+	}
+	const n = 4
+	results := make(chan result)
+	for range n {
+		go func() {
+			c := command("holder", base)
+			var text bytes.Buffer
+			c.Stderr = &text
+			in, err := c.StdinPipe()
+			out, err2 := c.StdoutPipe()
+			if err != nil || err2 != nil {
+				results <- result{text: fmt.Sprint(err, err2)}
+				return
+			}
+			if err := c.Start(); err != nil {
+				results <- result{text: err.Error()}
+				return
+			}
+			line, _ := bufio.NewReader(out).ReadString('\n')
+			r := result{c: c, stdin: in, won: line == "open\n"}
+			if !r.won {
+				_ = c.Wait()
+				r.text = text.String()
+			}
+			results <- r
+		}()
+	}
+	var winner *exec.Cmd
+	var stdin io.Closer
+	var losers []string
+	deadline := time.After(time.Minute)
+	for range n {
+		select {
+		case r := <-results:
+			switch {
+			case r.won && winner != nil:
+				t.Fatal("two processes have the store open")
+			case r.won:
+				winner, stdin = r.c, r.stdin
+			default:
+				losers = append(losers, r.text)
+			}
+		case <-deadline:
+			t.Fatal("no answer")
+		}
+	}
+	if winner == nil {
+		t.Fatalf("nobody got the store: %q", losers)
+	}
+	for _, text := range losers {
+		if !strings.Contains(text, "is in use") {
+			t.Errorf("a loser says %q", text)
+		}
+	}
+	_, err := Open(filepath.Join(base, "store"), Options{AnchorDir: filepath.Join(base, "anchors")})
+	if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("in use by process %d", winner.Process.Pid)) {
+		t.Errorf("%v, want process %d", err, winner.Process.Pid)
+	}
+	if err := stdin.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := winner.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	st, err := Open(filepath.Join(base, "store"), Options{AnchorDir: filepath.Join(base, "anchors")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustClose(t, st)
+}
