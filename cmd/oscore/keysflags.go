@@ -16,7 +16,7 @@ import (
 type keysFlags struct {
 	secret, salt, sender, recipient, idContext *string // nil: not given
 	aead, hkdf                                 *string
-	dir, anchors, peer                         string // in place of the others: a key directory
+	dir, peer                                  string // in place of the others: a key directory
 }
 
 // register adds the flags to a set.
