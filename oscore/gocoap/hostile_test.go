@@ -20,6 +20,7 @@ import (
 	"github.com/plgd-dev/go-coap/v3/udp"
 
 	"github.com/oscorelay/oscorelay/internal/coap"
+	"github.com/oscorelay/oscorelay/internal/proof"
 	"github.com/oscorelay/oscorelay/oscore/gocoap"
 )
 
@@ -180,6 +181,7 @@ func dialUDP(t *testing.T, ep *gocoap.Endpoint, addr string, h mux.Handler, more
 // TestForgedBeforeGenuine lets forged datagrams with the genuine message ID and
 // token come before each genuine one, both ways: the exchange goes on.
 func TestForgedBeforeGenuine(t *testing.T) {
+	proof.Checklist(t, "O-8.2-3", "O-8.4-2")
 	ck, sk := rings(t)
 	var calls atomic.Int32
 	r := newRelay(t, serveUDP(t, gocoap.New(gocoap.Config{Keyring: sk}), counter(t, &calls)))
@@ -226,6 +228,7 @@ func TestDuplicates(t *testing.T) {
 
 // TestReplay refuses a captured request from another address.
 func TestReplay(t *testing.T) {
+	proof.Checklist(t, "O-7.4-1", "O-7.4-2")
 	ck, sk := rings(t)
 	var calls atomic.Int32
 	addr := serveUDP(t, gocoap.New(gocoap.Config{Keyring: sk}), counter(t, &calls))
