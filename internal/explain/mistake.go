@@ -49,7 +49,7 @@ func readings(v Value) []reading {
 	}
 	if v.Notation != AsHex {
 		if b, bad := parseHex(text); bad == nil {
-			r.add(b, "is right only if read as hex, not as "+v.Notation.String(), "write it without "+v.Notation.String()+":")
+			r.add(b, "is right only if read as hex, not as "+v.Notation.String(), "write it as hex:…")
 		}
 	}
 	if b, ok := decodeBase64(text); ok && v.Notation != AsBase64 {
