@@ -93,8 +93,11 @@ func lintForm(e *keys.Entry, add func(code, why, mend string)) {
 		b    []byte
 		n    int // shortest that says anything
 	}{
-		{"master_secret", e.Params.MasterSecret, 16}, {"master_salt", e.Params.MasterSalt, 8}, {"id_context", e.Params.IDContext, 8},
-		{"sender_id", e.Params.SenderID, 4}, {"recipient_id", e.Params.RecipientID, 4},
+		{"master_secret", e.Params.MasterSecret, 16},
+		{"master_salt", e.Params.MasterSalt, 8},
+		{"id_context", e.Params.IDContext, 8},
+		{"sender_id", e.Params.SenderID, 4},
+		{"recipient_id", e.Params.RecipientID, 4},
 	} {
 		switch {
 		case len(f.b) < f.n:
