@@ -44,7 +44,8 @@ type sharers struct {
 }
 
 // New returns an empty keyring on a store. What the store can do beside
-// reserving numbers it finds out by itself.
+// reserving numbers it finds out by itself. A store serves one keyring at a time:
+// two would each accept a message that the other accepted.
 func New(store SSNStore) *Keyring {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Keyring{
@@ -137,15 +138,26 @@ func (r *Keyring) Add(ctx context.Context, e Entry) (*Peer, error) {
 	if err := e.Check(); err != nil {
 		return nil, err
 	}
+	return r.add(ctx, e, false)
+}
+
+// add adds a peer. The window of fresh material is open from the beginning.
+func (r *Keyring) add(ctx context.Context, e Entry, fresh bool) (*Peer, error) {
 	p, err := r.newPeer(ctx, e.Clone())
 	if err != nil {
 		return nil, err
+	}
+	if fresh && p.taint == nil && p.derived == nil {
+		p.ctx.SetWindow(oscore.Fresh(e.Params.WindowSize))
 	}
 	r.mu.Lock()
 	err = r.insert(p)
 	r.mu.Unlock()
 	if err != nil {
 		return nil, err
+	}
+	if fresh {
+		return p, nil
 	}
 	if err := p.takeWindow(ctx); err != nil {
 		return nil, errors.Join(err, r.Remove(ctx, e.Name))
@@ -161,25 +173,18 @@ func (r *Keyring) AddNew(ctx context.Context, e Entry) (*Peer, error) {
 	if err := e.Check(); err != nil {
 		return nil, err
 	}
-	if err := DeclareNew(ctx, r.store, &e.Params); err != nil {
+	created, _, err := declare(ctx, r.store, &e.Params)
+	if err != nil {
 		return nil, fmt.Errorf("keys: entry %q: %w", e.Name, err)
 	}
-	return r.Add(ctx, e)
+	return r.add(ctx, e, created)
 }
 
 // DeclareNew tells a store that material was never used anywhere, as a tool
 // does that makes or imports keys for a keyring to use later. A store without
 // [History] needs no telling.
 func DeclareNew(ctx context.Context, store SSNStore, p *oscore.Params) error {
-	h, ok := store.(History)
-	if !ok {
-		return nil
-	}
-	sender, recipient, err := Identities(p)
-	if err != nil {
-		return err
-	}
-	created, err := h.Declare(ctx, sender[:], 0)
+	created, recipient, err := declare(ctx, store, p)
 	if err != nil || !created {
 		return err
 	}
@@ -190,6 +195,20 @@ func DeclareNew(ctx context.Context, store SSNStore, p *oscore.Params) error {
 		return w.PutWindows(ctx, []Window{{recipient, s}})
 	}
 	return nil
+}
+
+// declare makes material known to a store, and reports whether it is new there.
+func declare(ctx context.Context, store SSNStore, p *oscore.Params) (created bool, recipient Identity, err error) {
+	h, ok := store.(History)
+	if !ok {
+		return false, recipient, nil
+	}
+	sender, recipient, err := Identities(p)
+	if err != nil {
+		return false, recipient, err
+	}
+	created, err = h.Declare(ctx, sender[:], 0)
+	return created, recipient, err
 }
 
 // insert enters p into every index, or none. The caller holds r.mu.
@@ -304,19 +323,46 @@ func (p *Peer) pairKeys() []pair {
 // Remove removes a peer and saves its window. The store keeps its numbers, so
 // that the same material added again goes on where it stopped.
 func (r *Keyring) Remove(ctx context.Context, name string) error {
-	r.mu.Lock()
-	p, ok := r.names[name]
-	if ok {
-		r.remove(p)
-	}
-	r.mu.Unlock()
-	if !ok {
-		return fmt.Errorf("%w: %q", ErrNotFound, name)
+	p, err := r.take(name)
+	if err != nil {
+		return err
 	}
 	if w, ok := p.close(); ok {
 		return r.putWindows(ctx, []Window{w})
 	}
 	return nil
+}
+
+// Forget removes a peer whose keys are gone for good, such as those of an EDHOC
+// session, and lets the store forget its numbers. The same material added again
+// is tainted.
+func (r *Keyring) Forget(ctx context.Context, name string) error {
+	p, err := r.take(name)
+	if err != nil {
+		return err
+	}
+	p.close()
+	h, ok := r.store.(History)
+	if !ok {
+		return nil
+	}
+	err = h.Forget(ctx, p.base[:])
+	if err == nil && p.id != p.base {
+		err = h.Forget(ctx, p.id[:])
+	}
+	return err
+}
+
+// take takes a peer out of the indexes.
+func (r *Keyring) take(name string) (*Peer, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p, ok := r.names[name]
+	if !ok {
+		return nil, fmt.Errorf("%w: %q", ErrNotFound, name)
+	}
+	r.remove(p)
+	return p, nil
 }
 
 // Close ends every peer and hands their replay windows over to the store. It
@@ -340,7 +386,16 @@ func (r *Keyring) Close(ctx context.Context) error {
 			windows = append(windows, w)
 		}
 	}
-	r.inFlight.Wait()
+	landed := make(chan struct{})
+	go func() {
+		r.inFlight.Wait()
+		close(landed)
+	}()
+	select {
+	case <-landed:
+	case <-ctx.Done():
+		return ctx.Err() // the store hangs
+	}
 	if len(windows) == 0 {
 		return nil
 	}

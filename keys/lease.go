@@ -3,6 +3,7 @@ package keys
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/oscorelay/oscorelay/oscore"
@@ -21,6 +22,9 @@ const (
 
 // reserveTimeout bounds one wait for the store.
 const reserveTimeout = 10 * time.Second
+
+// errHangs is what a caller gets when the store does not heed its context.
+var errHangs = fmt.Errorf("keys: the store does not answer: %w", context.DeadlineExceeded)
 
 // flight is one reservation under way.
 type flight struct {
@@ -60,8 +64,14 @@ func (p *Peer) unlockAndReserve() error {
 		f = p.reserve()
 	}
 	p.mu.Unlock()
-	<-f.done
-	return f.err
+	late := time.NewTimer(reserveTimeout)
+	defer late.Stop()
+	select {
+	case <-f.done:
+		return f.err
+	case <-late.C:
+		return errHangs
+	}
 }
 
 // reserve starts a reservation. The caller holds p.mu.

@@ -90,6 +90,15 @@ func (m *Memory) Declare(_ context.Context, id []byte, next uint64) (bool, error
 	return true, nil
 }
 
+// Forget implements [History].
+func (m *Memory) Forget(_ context.Context, id []byte) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.next, Identity(id))
+	delete(m.derived, Identity(id))
+	return nil
+}
+
 // PutWindows implements [WindowStore].
 func (m *Memory) PutWindows(_ context.Context, windows []Window) error {
 	m.mu.Lock()

@@ -28,15 +28,15 @@ const (
 // rules are what the nodes keep to. The zero value is all of them.
 type rules struct {
 	name       string
-	noDurable  bool  // a range is used before the store remembers it
-	noFence    bool  // requests are accepted without asking whether the epoch is still current
-	after      bool  // that is asked when the request is there, but the node may sleep before it accepts
-	before     bool  // that is asked before the request is there: a lease by time, and a node that sleeps
-	noEcho     bool  // the first request after a loss opens the window
-	staleEcho  bool  // an Echo value counts whatever epoch it was made in
-	freeRide   bool  // a challenge spends no number
-	keptWindow bool  // a window handed over is not deleted when it is taken
-	requests   uint8 // how many the client sends; 0 means modelRequests
+	noDurable  bool // a range is used before the store remembers it
+	noFence    bool // requests are accepted without asking whether the epoch is still current
+	after      bool // that is asked when the request is there, but the node may sleep before it accepts
+	before     bool // that is asked before the request is there: a lease by time, and a node that sleeps
+	noEcho     bool // the first request after a loss opens the window
+	staleEcho  bool // an Echo value counts whatever epoch it was made in
+	freeRide   bool // a challenge spends no number
+	keptWindow bool // a window handed over is not deleted when it is taken
+	small      bool // one request and one block of numbers fewer
 }
 
 // modelNode is the memory of one node.
@@ -90,7 +90,11 @@ func (w *world) spend(n *modelNode, keep bool) bool {
 
 // successors calls emit for every state that one step leads to.
 func (w world) successors(r *rules, emit func(step string, next world)) {
-	if requests := r.requests; w.sent < requests || requests == 0 && w.sent < modelRequests {
+	requests, numbers := uint8(modelRequests), uint8(modelNumbers)
+	if r.small {
+		requests, numbers = requests-1, numbers-modelBlock
+	}
+	if w.sent < requests {
 		for echo := range w.challenges + 1 {
 			v := w
 			v.echoes[v.sent] = echo
@@ -129,7 +133,7 @@ func (w world) successors(r *rules, emit func(step string, next world)) {
 			continue
 		}
 		current := n.epoch == w.epoch
-		if from := max(w.next, w.behind); current && from+modelBlock <= modelNumbers {
+		if from := max(w.next, w.behind); current && from+modelBlock <= numbers {
 			v := w
 			m := &v.nodes[i]
 			if r.noDurable {
@@ -253,7 +257,7 @@ func TestModel(t *testing.T) {
 // window by an Echo, in a request that is younger than all that came before the
 // challenge.
 func TestModelSleeper(t *testing.T) {
-	states, broken, trace := search(&rules{after: true, requests: 3})
+	states, broken, trace := search(&rules{after: true, small: true})
 	if broken != 0 {
 		t.Fatalf("broken (%d) by:\n%s", broken, strings.Join(trace, "\n"))
 	}
@@ -267,7 +271,7 @@ func TestModelMutants(t *testing.T) {
 	}{
 		{rules{name: "no durability", noDurable: true}, brokenNonce},
 		{rules{name: "no fence", noFence: true}, brokenReplay},
-		{rules{name: "a lease by time, and a node that sleeps", before: true}, brokenReplay},
+		{rules{name: "a lease by time, and a node that sleeps", before: true, small: true}, brokenReplay},
 		{rules{name: "no Echo", noEcho: true}, brokenReplay},
 		{rules{name: "an Echo value of an earlier epoch", staleEcho: true}, brokenReplay},
 		{rules{name: "a challenge without a number of its own", freeRide: true}, brokenNonce},

@@ -29,6 +29,9 @@ type History interface {
 	// changes nothing. An id that was in use and whose history was lost is
 	// refused with ErrTainted: saying that it is new does not make it so.
 	Declare(ctx context.Context, id []byte, next uint64) (created bool, err error)
+	// Forget makes an id unknown, and what ContextStore keeps for it: its key is
+	// gone for good, and if it ever comes back it is tainted.
+	Forget(ctx context.Context, id []byte) error
 }
 
 // Window is a replay window to hand over.

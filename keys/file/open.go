@@ -321,6 +321,9 @@ func (st *Store) Close() error {
 	}
 	st.err = keys.ErrClosed
 	clear(st.root)
+	for i := range st.entries {
+		clear(st.entries[i].Params.MasterSecret)
+	}
 	return err
 }
 

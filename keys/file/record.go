@@ -12,7 +12,7 @@ import (
 //
 //	'E' epoch (8)  skip (8)            an epoch begins: numbers skip, windows are void
 //	'N' identity (16)  next (8)        the next number not reserved
-//	'F' identity (16)                  the identity is forgotten
+//	'F' identity (16)                  the identity, and what was derived from it, is forgotten
 //	'R' number (1)  length (2)  text   a reason for taint
 //	'T' identity (16)  number (1)      the identity is tainted for that reason
 //	'C' base (16)  identity (16)  length (1)  ID Context
@@ -110,7 +110,9 @@ func (s *state) apply(records []byte) error {
 			}
 			s.ids[id] = history{next: max(next, s.ids[id].next)}
 		case recForget:
-			delete(s.ids, f.id())
+			id := f.id()
+			delete(s.ids, id)
+			delete(s.derived, id)
 		case recReason:
 			n := f.byte()
 			s.reasons[n] = string(f.take(f.u16()))

@@ -80,6 +80,25 @@ func (st *Store) Declare(_ context.Context, b []byte, next uint64) (created bool
 	return true, st.commit(out)
 }
 
+// Forget implements [keys.History].
+func (st *Store) Forget(_ context.Context, b []byte) error {
+	id, err := identityOf(b)
+	if err != nil {
+		return err
+	}
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	out, err := st.join(&id)
+	if err != nil {
+		return err
+	}
+	out.add(&id, 0, appendForget(nil, id), func() {
+		delete(st.s.ids, id)
+		delete(st.s.derived, id)
+	})
+	return st.commit(out)
+}
+
 // PutWindows implements [keys.WindowStore].
 func (st *Store) PutWindows(_ context.Context, windows []keys.Window) error {
 	if len(windows) == 0 {

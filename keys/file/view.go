@@ -28,9 +28,9 @@ type EntryView struct {
 
 // Read reads a directory. It does not compare the state with the anchor: that a
 // state was copied or restored shows when it is opened.
-func Read(dir string, o Options) (*View, error) { return read(disk.OS{}, dir, o) }
+func Read(dir string, o Options) (*View, error) { return readView(disk.OS{}, dir, o) }
 
-func read(fsys disk.FS, dir string, o Options) (*View, error) {
+func readView(fsys disk.FS, dir string, o Options) (*View, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, fmt.Errorf("keys/file: %w", err)

@@ -47,6 +47,7 @@ func Run(t *testing.T, begin func(t *testing.T) Subject) {
 		{"ranges are disjoint over stops and crashes", rangesRestart},
 		{"the last number", lastNumber},
 		{"declaring changes nothing that is known", declareTwice},
+		{"what was forgotten is unknown", forgotten},
 		{"a window is handed over once", windowOnce},
 		{"a window is not handed over after a crash that took it", windowCrash},
 		{"a window nobody took is carried on", windowCarried},
@@ -278,6 +279,25 @@ func declareTwice(r *run) {
 	}
 	if g.all[0][1<<30] {
 		r.Error("declaring again moved the numbers")
+	}
+}
+
+func forgotten(r *run) {
+	h := r.history()
+	g := newRanges()
+	r.declare(0, 0)
+	r.declare(1, 0)
+	r.reserve(g, 0, 8)
+	i := id(0)
+	if err := h.Forget(ctx, i[:]); err != nil {
+		r.Fatal(err)
+	}
+	for range 2 {
+		if _, _, err := r.store.Reserve(ctx, i[:], 1); !errors.Is(err, keys.ErrTainted) {
+			r.Errorf("Reserve = %v, want ErrTainted", err)
+		}
+		r.reserve(g, 1, 8)
+		r.restart(false)
 	}
 }
 
