@@ -75,7 +75,7 @@ func agent(ctx context.Context, io stdio, args []string) (err error) {
 		return err
 	}
 	a := &agentState{enc: json.NewEncoder(io.out)}
-	ep := gocoap.New(gocoap.Config{Keyring: store.ring, PlainErrorWait: 30 * time.Second})
+	ep := gocoap.New(gocoap.Config{Keyring: store.ring})
 	conn, err := dialUDP(to.address, append(ep.UDPClient(a), options.WithErrors(func(error) {}))...)
 	if err != nil {
 		return err

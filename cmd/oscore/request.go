@@ -228,7 +228,7 @@ func request(ctx context.Context, io stdio, method codes.Code, observes bool, ar
 
 // dial connects, sealed, to the peer.
 func (r *requestFlags) dial(store *keyStore, to target, peer string, stderr io.Writer) (*gocoap.Client, error) {
-	cfg := gocoap.Config{Keyring: store.ring, MaxBody: 64 << 20}
+	cfg := gocoap.Config{Keyring: store.ring, MaxBody: 64 << 20, PlainErrorWait: 2 * time.Second} // a person waits
 	if r.verbose {
 		cfg.Event = func(e gocoap.Event) { fmt.Fprintf(stderr, "oscore: %s %v\n", e.Reason, e.Err) }
 	}

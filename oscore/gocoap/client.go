@@ -365,7 +365,9 @@ func (w *waiter) refused(err error) {
 		return
 	}
 	w.plain = err
-	w.grace = time.AfterFunc(w.c.link.e.cfg.PlainErrorWait, func() { w.fail(err) })
+	if wait := w.c.link.e.cfg.PlainErrorWait; wait > 0 {
+		w.grace = time.AfterFunc(wait, func() { w.fail(err) })
+	}
 }
 
 // fail ends the wait with an error.

@@ -56,7 +56,8 @@ type Config struct {
 	// Silent suppresses the plain error answers of RFC 8613 §8.2.
 	Silent bool
 	// PlainErrorWait is how long a request still waits for a protected answer
-	// after an unprotected one came, which anybody may have sent; 0 means 2 s.
+	// after an unprotected one came, which anybody may have sent; 0 means to
+	// the deadline of the request's context.
 	PlainErrorWait time.Duration
 	// Event is told refusals, challenges and changes of context. It must not
 	// block. See [Event].
@@ -122,9 +123,6 @@ type Endpoint struct {
 func New(cfg Config) *Endpoint {
 	if cfg.MaxHandlers <= 0 {
 		cfg.MaxHandlers = 64
-	}
-	if cfg.PlainErrorWait <= 0 {
-		cfg.PlainErrorWait = 2 * time.Second
 	}
 	c := endpoint.Config{
 		Keyring: cfg.Keyring, EchoLifetime: cfg.EchoLifetime, BlockSize: cfg.BlockSize, MaxBody: cfg.MaxBody,
