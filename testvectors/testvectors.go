@@ -6,6 +6,7 @@
 //	rfc3610.json             RFC 3610 §8, the 24 AES-CCM packets
 //	rfc8613.json             RFC 8613 Appendix C, with the intermediate values
 //	rfc9529.json             RFC 9529, the EDHOC traces and invalid messages
+//	fragment.json            docs/LWF.md: trees, layouts, files, refused manifests; computed here
 //	wycheproof_aes_ccm.json  C2SP Wycheproof's AES-CCM values (Apache License 2.0)
 //
 // It is imported by tests and by cmd/oscore only.
