@@ -14,18 +14,16 @@ func TestOpenKeys(t *testing.T) {
 	if status := run(context.Background(), []string{"oscore", "keys", "new", "demo"}, nil, &out, &text); status != 0 {
 		t.Fatalf("status %d: %s", status, &text)
 	}
-	store, ring, err := openKeys("")
+	var flags storeFlags
+	store, err := flags.open(t.Context(), stdio{nil, &out, &text})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p, ok := ring.Get("demo"); !ok || p.Tainted() || !p.Status().WindowOpen {
+	if p, ok := store.ring.Get("demo"); !ok || p.Tainted() || !p.Status().WindowOpen {
 		t.Error("demo is missing, tainted, or not fresh")
 	}
-	if _, _, err := openKeys(""); err == nil {
+	if _, err := flags.open(t.Context(), stdio{nil, &out, &text}); err == nil {
 		t.Error("opened twice")
-	}
-	if err := ring.Close(context.Background()); err != nil {
-		t.Fatal(err)
 	}
 	if err := store.Close(); err != nil {
 		t.Fatal(err)

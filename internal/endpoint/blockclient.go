@@ -3,34 +3,39 @@ package endpoint
 import (
 	"bytes"
 	"encoding/binary"
-	"time"
 
 	"github.com/oscorelay/oscorelay/internal/coap"
 )
 
 // clientUpload is a request body going out in inner blocks (RFC 7959 §2.5).
 type clientUpload struct {
-	offset int
-	szx    uint8
-	sent   int // bytes of the block under way
-	tag    []byte
-	tagged bool
-	key    string
+	offset   int
+	szx      uint8
+	sent     int // bytes of the block under way
+	tag      []byte
+	tagged   bool
+	key      string
+	done     bool // the response to the whole request came
+	restarts int
 }
 
-// beginUpload turns the exchange's request into a block-wise one. It carries a
-// Request-Tag only when another upload under the same cache key has not
-// concluded (RFC 9175 §3.4): a list without Request-Tag is one of the values to
-// tell operations apart by, and some peers refuse the option.
-func (x *Exchange) beginUpload(szx uint8) {
-	u := &clientUpload{szx: szx, key: cacheKey(x.base.code, x.base.opts)}
-	x.e.mu.Lock()
-	defer x.e.mu.Unlock()
+// beginUpload turns the exchange's request into a block-wise one.
+//
+// It carries a new Request-Tag unless the absence of one can tell its blocks
+// from all earlier ones that might still arrive (RFC 9175 §3.5.1): every
+// upload of the cache key under this context was of this process and has
+// concluded. What a process before this one left unanswered is not known.
+func (x *Exchange) beginUpload(szx uint8) error {
+	r := x.base()
+	if len(r.payload) > coap.MaxBlockNum<<(szx+4) {
+		return ErrTooLarge
+	}
+	u := &clientUpload{szx: szx, key: cacheKey(r.code, r.opts, coap.IfNoneMatch)}
 	s := x.e.state(x.peer.Name())
-	if s.tags[u.key] || len(s.tags) >= maxTags {
-		s.nextTag++
-		u.tag = binary.BigEndian.AppendUint64(nil, s.nextTag)
-		u.tag, u.tagged = bytes.TrimLeft(u.tag, "\x00"), true
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.clean || s.tags[u.key] || len(s.tags) >= maxTags {
+		u.tag, u.tagged = x.e.newTag(), true
 	} else {
 		if s.tags == nil {
 			s.tags = map[string]bool{}
@@ -38,6 +43,14 @@ func (x *Exchange) beginUpload(szx uint8) {
 		s.tags[u.key] = true
 	}
 	x.upload = u
+	return nil
+}
+
+// newTag returns a Request-Tag that was never used: random bytes of the
+// process, and a count.
+func (e *Endpoint) newTag() []byte {
+	n := binary.BigEndian.AppendUint32(nil, e.nextTag.Add(1))
+	return append(e.tagBase[:len(e.tagBase):len(e.tagBase)], bytes.TrimLeft(n, "\x00")...)
 }
 
 // maxTags bounds the cache keys whose last upload did not conclude; beyond it
@@ -51,55 +64,88 @@ func (u *clientUpload) conclude(x *Exchange, concluded bool) {
 	if u.tagged || !concluded {
 		return
 	}
-	x.e.mu.Lock()
-	defer x.e.mu.Unlock()
-	delete(x.e.state(x.peer.Name()).tags, u.key)
+	s := x.e.state(x.peer.Name())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.tags, u.key)
 }
 
 // block returns the request for the block that the upload is at.
-func (u *clientUpload) block(base request, whole []byte) (request, []byte) {
+func (u *clientUpload) block(base request) (request, []byte) {
 	size := coap.Block{SZX: u.szx}.Size()
-	to := min(u.offset+size, len(whole))
+	to := min(u.offset+size, len(base.payload))
 	u.sent = to - u.offset
-	b := coap.Block{Num: uint32(u.offset / size), More: to < len(whole), SZX: u.szx}
-	opts := append(coap.Options{}, base.opts...).Add(coap.Block1, b.Append(nil))
+	b := coap.Block{Num: uint32(u.offset / size), More: to < len(base.payload), SZX: u.szx}
+	opts := base.opts
+	if b.Num > 0 {
+		opts = opts.Without(coap.IfNoneMatch) // RFC 7959 §2.9.3
+	}
+	opts = append(coap.Options{}, opts...).Add(coap.Block1, b.Append(nil))
 	if b.Num == 0 {
-		opts = opts.AddUint(coap.Size1, uint32(len(whole)))
+		opts = opts.AddUint(coap.Size1, uint32(len(base.payload)))
 	}
 	if u.tagged {
 		opts = opts.Add(coap.RequestTag, u.tag)
 	}
-	return request{base.code, opts, nil}, whole[u.offset:to]
+	return request{base.code, opts, nil}, base.payload[u.offset:to]
 }
 
-// receiveContinue processes the answer to a block. done tells that resp is the
-// answer to the whole request.
-func (x *Exchange) receiveContinue(now time.Time, resp request) (step Step, done bool) {
-	u := x.upload
-	b, ok, err := resp.block(coap.Block1)
-	if err != nil {
-		return x.fail(ErrTransfer), false
-	}
-	code := coap.Code(resp.code)
-	last := u.offset+u.sent == len(x.whole)
+// receiveBlock1 processes a response as the answer to a block of the request.
+// done tells that it answers the whole.
+//
+//	2.31 ─► the next block          4.13 with a smaller size ─► again in smaller blocks
+//	success with Block1, not to the last block (a server without memory of
+//	     earlier blocks, RFC 7959 §3.2) ─► the next block
+//	4.08 ─► the server lost the earlier blocks: from the beginning
+//	anything else ─► the response
+func (x *Exchange) receiveBlock1(resp request, k marks) (step Step, done bool) {
+	u, code, total := x.upload, coap.Code(resp.code), len(x.base().payload)
+	smaller := code == coap.RequestEntityTooLarge && k.has&hasBlock1 != 0 && !x.manual()
 	switch {
-	case code == coap.RequestEntityTooLarge && ok && u.offset == 0 && b.SZX < u.szx:
-		u.szx = b.SZX // RFC 7959 §2.9.3: again, in smaller blocks
-		return x.resend(now), false
+	case u == nil && smaller && k.block1.Size() < total:
+		if err := x.beginUpload(k.block1.SZX); err != nil {
+			return x.fail(err), false
+		}
+		return x.resend(), false
+	case u == nil && code == coap.Continue && !x.manual():
+		return x.fail(ErrTransfer), false
+	case u == nil || u.done:
+		return Step{}, true
+	}
+	last := u.offset+u.sent == total
+	switch {
+	case smaller && k.block1.SZX < u.szx:
+		u.szx, u.offset = k.block1.SZX, 0 // RFC 7959 §2.9.3
+		if total > coap.MaxBlockNum<<(u.szx+4) {
+			return x.fail(ErrTooLarge), false
+		}
+		return x.resend(), false
+	case code == coap.RequestEntityIncomplete && u.restarts < maxRestarts:
+		u.restarts++
+		u.offset = 0
+		return x.resend(), false
 	case code != coap.Continue && (last || !code.IsSuccess()):
-		if x.progress != nil && code.IsSuccess() {
-			x.progress(len(x.whole), len(x.whole))
+		u.done = true
+		if code.IsSuccess() {
+			x.progressed(total, total)
 		}
 		return Step{}, true
-	case code != coap.Continue, last, !ok, b.Offset() != u.offset && b.Num != uint32(u.offset>>(u.szx+4)):
+	case last, k.has&hasBlock1 == 0, k.block1.Offset() != u.offset && k.block1.Num != uint32(u.offset>>(u.szx+4)):
 		return x.fail(ErrTransfer), false
 	}
 	u.offset += u.sent
-	u.szx = min(u.szx, b.SZX)
-	if x.progress != nil {
-		x.progress(u.offset, len(x.whole))
+	u.szx = min(u.szx, k.block1.SZX)
+	if total > coap.MaxBlockNum<<(u.szx+4) {
+		return x.fail(ErrTooLarge), false
 	}
-	return x.resend(now), false
+	x.progressed(u.offset, total)
+	return x.resend(), false
+}
+
+func (x *Exchange) progressed(done, total int) {
+	if x.progress != nil {
+		x.progress(done, total)
+	}
 }
 
 // clientDownload is a response body coming in inner blocks (RFC 7959 §2.4).
@@ -117,33 +163,28 @@ const maxRestarts = 3
 
 // receiveBlock2 takes one block of a response. whole tells that the download
 // holds it all; otherwise step goes on.
-func (x *Exchange) receiveBlock2(now time.Time, resp request, b coap.Block) (step Step, whole bool) {
+func (x *Exchange) receiveBlock2(resp request, b coap.Block) (step Step, whole bool) {
 	d := x.download
 	if d == nil {
 		d = &clientDownload{fresh: true}
 		x.download = d
 	}
 	etag, _ := resp.opts.Get(coap.ETag)
-	if d.fresh && b.Num == 0 {
-		d.fresh, d.resp, d.body, d.etag = false, resp, nil, append([]byte{}, etag...)
-	}
-	size, _ := d.resp.opts.Uint(coap.Size2)
 	switch {
+	case d.fresh && b.Num == 0:
+		d.begin(resp, etag)
 	case d.fresh, resp.code != d.resp.code, !bytes.Equal(etag, d.etag):
 		// The representation changed under way, or the server lost it.
-		if unsafe(x.base.code) || !coap.Code(resp.code).IsSuccess() {
+		if d.restarts++; unsafe(x.request.Code) || !coap.Code(resp.code).IsSuccess() || d.restarts > maxRestarts {
 			return x.fail(ErrTransfer), false
 		}
-		if d.restarts++; d.restarts > maxRestarts {
-			return x.fail(ErrTransfer), false
+		if b.Num > 0 {
+			d.fresh, d.body = true, nil
+			return x.resend(), false
 		}
-		if b.Num == 0 { // it came from its beginning: take it
-			d.resp, d.body, d.etag = resp, nil, append([]byte{}, etag...)
-			break
-		}
-		d.fresh, d.body = true, nil
-		return x.resend(now), false
+		d.begin(resp, etag) // it came from its beginning
 	}
+	size, _ := d.resp.opts.Uint(coap.Size2)
 	switch {
 	case b.Offset() != len(d.body), b.More && len(resp.payload) != b.Size(), len(resp.payload) > b.Size():
 		return x.fail(ErrTransfer), false
@@ -152,45 +193,62 @@ func (x *Exchange) receiveBlock2(now time.Time, resp request, b coap.Block) (ste
 	}
 	d.body = append(d.body, resp.payload...)
 	d.szx = b.SZX
-	if x.progress != nil {
-		x.progress(len(d.body), int(size))
+	total := int(size)
+	switch {
+	case !b.More:
+		total = len(d.body)
+	case total < len(d.body):
+		total = 0 // unknown
 	}
+	x.progressed(len(d.body), total)
 	if !b.More {
 		d.resp.opts = d.resp.opts.Without(coap.Block2, coap.Size2)
 		return Step{}, true
 	}
-	return x.resend(now), false
+	if len(d.body)>>(d.szx+4) > coap.MaxBlockNum {
+		return x.fail(ErrTooLarge), false
+	}
+	return x.resend(), false
+}
+
+func (d *clientDownload) begin(resp request, etag []byte) {
+	d.fresh, d.resp, d.body, d.etag = false, resp, nil, bytes.Clone(etag)
 }
 
 // next returns the request for the download's next block: the application's,
 // without Observe and without the body of an upload (RFC 7959 §3.3).
 func (d *clientDownload) next(x *Exchange) (request, []byte) {
-	opts := x.base.opts.Without(coap.Observe)
-	payload := x.whole
+	base := x.base()
+	opts, payload := base.opts.Without(coap.Observe), base.payload
 	if u := x.upload; u != nil {
 		payload = nil
 		if u.tagged {
 			opts = opts.Add(coap.RequestTag, u.tag)
 		}
 	}
-	if unsafe(x.base.code) {
+	if unsafe(base.code) {
 		payload = nil
 	}
 	if !d.fresh {
 		b := coap.Block{Num: uint32(len(d.body) >> (d.szx + 4)), SZX: d.szx}
 		opts = opts.Add(coap.Block2, b.Append(nil))
 	}
-	return request{x.base.code, opts, nil}, payload
+	return request{base.code, opts, nil}, payload
 }
 
 // continueNotification begins an exchange for the further blocks of a
 // notification: a GET or FETCH without Observe (RFC 7959 §3.4).
-func (x *Exchange) continueNotification(now time.Time, resp request, b coap.Block) Step {
-	base := request{x.base.code, x.base.opts.Without(coap.Observe), nil}
-	more := &Exchange{e: x.e, peer: x.peer, base: base, whole: x.whole, progress: x.progress}
+func (x *Exchange) continueNotification(resp request, b coap.Block) Step {
+	x.answered = true
+	base := x.base()
+	base.opts = base.opts.Without(coap.Observe)
+	more := &Exchange{e: x.e, peer: x.peer, request: base.message(base.payload), progress: x.progress}
+	if x.upload != nil {
+		more.upload = &clientUpload{tag: x.upload.tag, tagged: x.upload.tagged, done: true}
+	}
 	more.notification, _ = resp.opts.Get(coap.Observe)
 	resp.opts = resp.opts.Without(coap.Observe)
-	step, whole := more.receiveBlock2(now, resp, b)
+	step, whole := more.receiveBlock2(resp, b)
 	if whole || step.Kind != Send {
 		more.close()
 		return x.wait(ErrTransfer) // a bad block does not end the observation (RFC 8613 §8.4.2)

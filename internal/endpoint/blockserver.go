@@ -1,49 +1,42 @@
 package endpoint
 
 import (
+	"bytes"
 	"crypto/sha256"
+	"slices"
 	"time"
 
 	"github.com/oscorelay/oscorelay/internal/coap"
 	"github.com/oscorelay/oscorelay/oscore"
 )
 
-// upload is a request body under assembly from inner Block1 options (RFC 7959
-// §2.5), of one peer, cache key and Request-Tag (RFC 9175 §3.3).
-type upload struct {
-	body []byte
-	at   time.Time
-}
-
-// download is a response body of which further blocks may be asked for.
-type download struct {
-	resp request // whole, without Block2
-	at   time.Time
-}
-
-// receiveBlock1 takes one block of an upload. whole tells that r.inner now is
+// receiveBlock1 takes one block of an upload. whole tells that r.inner() now is
 // the whole request; otherwise res answers the block.
 func (e *Endpoint) receiveBlock1(now time.Time, r *Incoming, b coap.Block) (whole bool, res Result) {
-	r.block1, r.hasBlock1 = b, true
-	block := r.inner.payload
+	in := r.inner()
+	block := in.payload
 	switch {
 	case len(block) > b.Size(), b.More && len(block) != b.Size():
 		return false, r.reply(coap.BadRequest, ReasonPlaintext)
 	case b.Num == 0 && !b.More: // a body of one block
-		r.dropBlock1(block)
+		in.opts = in.opts.Without(coap.Block1, coap.Size1)
 		return true, res
 	}
-	if size, ok := r.inner.opts.Uint(coap.Size1); ok && uint64(size) > uint64(e.cfg.MaxBody) || b.Offset()+len(block) > e.cfg.MaxBody {
-		e.mu.Lock()
-		e.state(r.Peer.Name()).dropUpload(cacheKey(r.inner.code, r.inner.opts))
-		e.mu.Unlock()
+	key := cacheKey(in.code, in.opts, coap.IfNoneMatch)
+	size, _ := in.opts.Uint(coap.Size1)
+	if uint64(size) > uint64(e.cfg.MaxBody) || b.Offset()+len(block) > e.cfg.MaxBody {
+		if s := e.find(r.Peer.Name()); s != nil {
+			s.mu.Lock()
+			s.transfers.dropUpload(key)
+			s.mu.Unlock()
+		}
 		return false, r.tooLarge()
 	}
-	code := e.assemble(now, r, b, block)
-	switch {
-	case code == 0:
+	switch code := e.assemble(now, r, key, b, block); code {
+	case 0:
 		return true, res
-	case code != coap.Continue:
+	case coap.Continue:
+	default:
 		return false, r.reply(code, ReasonStale)
 	}
 	opts := coap.Options{}.Add(coap.Block1, b.Append(nil))
@@ -54,51 +47,56 @@ func (e *Endpoint) receiveBlock1(now time.Time, r *Incoming, b coap.Block) (whol
 }
 
 // assemble adds a block to its upload. It returns Continue, an error code, or
-// 0 when r.inner holds the whole body.
-func (e *Endpoint) assemble(now time.Time, r *Incoming, b coap.Block, block []byte) coap.Code {
-	key := cacheKey(r.inner.code, r.inner.opts)
-	e.mu.Lock()
-	defer e.mu.Unlock()
+// 0 when r.inner() holds the whole body.
+func (e *Endpoint) assemble(now time.Time, r *Incoming, key string, b coap.Block, block []byte) coap.Code {
+	in := r.inner()
 	s := e.state(r.Peer.Name())
-	u := s.uploads[key]
-	if b.Num == 0 {
-		s.dropUpload(key)
-		if len(s.uploads) >= e.cfg.MaxTransfers {
-			s.expireAt(now, e.cfg.TransferLifetime)
-			if len(s.uploads) >= e.cfg.MaxTransfers {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := &s.transfers
+	u := t.uploads[key]
+	switch {
+	case b.Num == 0:
+		t.dropUpload(key)
+		if len(t.uploads) >= e.cfg.MaxTransfers {
+			t.expire(now, e.cfg.TransferLifetime)
+			if len(t.uploads) >= e.cfg.MaxTransfers {
 				return coap.ServiceUnavailable
 			}
 		}
-		u = &upload{}
-		if s.uploads == nil {
-			s.uploads = map[string]*upload{}
+		_, onlyNew := in.opts.Get(coap.IfNoneMatch)
+		u = &upload{onlyNew: onlyNew}
+		if t.uploads == nil {
+			t.uploads = map[string]*upload{}
 		}
-		s.uploads[key] = u
-	}
-	if u == nil || len(u.body) != b.Offset() {
-		s.dropUpload(key)
+		t.uploads[key] = u
+	case u == nil:
+		return coap.RequestEntityIncomplete
+	case b.More && len(u.body) == b.Offset()+len(block) && bytes.Equal(u.body[b.Offset():], block):
+		u.at = now
+		return coap.Continue // the last block once more: its answer was lost
+	case len(u.body) != b.Offset():
+		t.dropUpload(key)
 		return coap.RequestEntityIncomplete
 	}
-	if s.transferred+len(block) > 4*e.cfg.MaxBody {
-		s.dropUpload(key)
+	if t.held+len(block) > 4*e.cfg.MaxBody {
+		t.dropUpload(key)
 		return coap.ServiceUnavailable
 	}
 	u.body = append(u.body, block...)
 	u.at = now
-	s.transferred += len(block)
+	t.held += len(block)
 	if b.More {
 		return coap.Continue
 	}
-	whole := u.body
-	s.dropUpload(key)
-	r.dropBlock1(whole)
+	t.dropUpload(key)
+	in.opts, in.payload = in.opts.Without(coap.Block1, coap.Size1), u.body
+	if _, ok := in.opts.Get(coap.IfNoneMatch); u.onlyNew && !ok {
+		// Only the first block holds it (RFC 7959 §2.9.3).
+		in.opts = append(coap.Options{{Number: coap.IfNoneMatch}}, in.opts...)
+		slices.SortStableFunc(in.opts, func(a, b coap.Option) int { return int(a.Number) - int(b.Number) })
+	}
 	return 0
-}
-
-// dropBlock1 makes the assembled body the request's payload.
-func (r *Incoming) dropBlock1(body []byte) {
-	r.inner.opts = r.inner.opts.Without(coap.Block1, coap.Size1)
-	r.inner.payload = body
 }
 
 // tooLarge answers 4.13 with the size that would pass (RFC 7959 §2.9.3).
@@ -111,42 +109,38 @@ func (r *Incoming) tooLarge() Result {
 // the whole for the requests to come (RFC 7959 §2.4). A response that fits one
 // block is returned as it is.
 func (e *Endpoint) slice(now time.Time, r *Incoming, resp request) request {
-	szx := coap.SZX(e.blockSize(r.Peer))
-	if r.wantsBlock2 {
-		szx = min(szx, r.block2.SZX)
+	if _, ok := resp.opts.Get(coap.Block2); ok {
+		return resp // the application slices by itself
 	}
-	size := coap.Block{SZX: szx}.Size()
-	_, handlers := resp.opts.Get(coap.Block2) // the application slices by itself
-	num := r.block2.Num
-	if handlers || len(resp.payload) <= size && num == 0 {
-		if r.wantsBlock2 && !handlers && coap.Code(resp.code).IsSuccess() {
-			resp.opts = resp.opts.Add(coap.Block2, coap.Block{SZX: szx}.Append(nil))
+	fits, szx := e.limits(r.Peer, optionsSize(resp.opts))
+	wish := r.marks.has&hasBlock2 != 0
+	b := coap.Block{SZX: szx}
+	if wish {
+		b = r.marks.block2
+		if szx = min(szx, b.SZX); szx < b.SZX { // keep the offset under the smaller size
+			b.Num, b.SZX = b.Num<<(b.SZX-szx), szx
+		}
+		fits = min(fits, b.Size())
+	}
+	if b.Num == 0 && len(resp.payload) <= fits {
+		if wish && coap.Code(resp.code).IsSuccess() {
+			resp.opts = resp.opts.Add(coap.Block2, coap.Block{SZX: b.SZX}.Append(nil))
 		}
 		return resp
 	}
-	whole := resp
-	whole.opts = resp.opts.Without(coap.Observe)
-	if _, ok := whole.opts.Get(coap.ETag); !ok {
-		// RFC 9175 §3.8: one ETag never names two representations.
-		sum := sha256.Sum256(whole.payload)
-		whole.opts = whole.opts.Add(coap.ETag, sum[:8])
-		resp.opts = resp.opts.Add(coap.ETag, sum[:8])
-	}
-	e.keep(now, r, whole)
-	b := coap.Block{Num: num, SZX: szx}
-	if r.wantsBlock2 {
-		b = r.block2
-		if szx < b.SZX { // keep the offset under the smaller size
-			b.Num, b.SZX = b.Num<<(b.SZX-szx), szx
-		}
-	}
-	if b.Offset() >= len(resp.payload) && num > 0 {
+	if b.Num > 0 && b.Offset() >= len(resp.payload) {
 		return request{code: byte(coap.BadRequest)} // RFC 7959 §2.4: no such block
 	}
+	if _, ok := resp.opts.Get(coap.ETag); !ok {
+		// RFC 9175 §3.8: one ETag never names two representations.
+		sum := sha256.Sum256(resp.payload)
+		resp.opts = resp.opts.Add(coap.ETag, sum[:8])
+	}
+	e.keep(now, r, resp)
 	return cut(resp, b)
 }
 
-// cut makes one block out of a whole response. A block beyond the end is empty.
+// cut makes one block out of a whole response.
 func cut(resp request, b coap.Block) request {
 	from := min(b.Offset(), len(resp.payload))
 	to := min(from+b.Size(), len(resp.payload))
@@ -158,99 +152,110 @@ func cut(resp request, b coap.Block) request {
 	return request{resp.code, opts, resp.payload[from:to]}
 }
 
-// keep remembers a whole response under the request's cache key. It is dropped
-// silently when the peer holds too much: a further block is then made anew
-// (GET, FETCH) or refused.
+// keep remembers a copy of a whole response under the request's cache key.
+// Where the peer holds too much, the oldest goes; a further block of what is
+// not kept is made anew (GET, FETCH) or refused.
 func (e *Endpoint) keep(now time.Time, r *Incoming, whole request) {
-	key := e.downloadKey(r)
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	s := e.state(r.Peer.Name())
-	s.dropDownload(key)
-	if len(s.downloads) >= e.cfg.MaxTransfers || s.transferred+len(whole.payload) > 4*e.cfg.MaxBody {
-		s.expireAt(now, e.cfg.TransferLifetime)
-		s.dropOldestDownload()
-	}
-	if s.transferred+len(whole.payload) > 4*e.cfg.MaxBody {
+	if len(whole.payload) > 4*e.cfg.MaxBody {
 		return
 	}
-	if s.downloads == nil {
-		s.downloads = map[string]*download{}
+	key := r.downloadKey()
+	d := &download{
+		resp:    request{whole.code, whole.opts.Without(coap.Observe).Clone(), bytes.Clone(whole.payload)},
+		options: r.options, at: now,
 	}
-	s.downloads[key] = &download{resp: whole, at: now}
-	s.transferred += len(whole.payload)
+	s := e.state(r.Peer.Name())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := &s.transfers
+	t.dropDownload(key)
+	if len(t.downloads) >= e.cfg.MaxTransfers || t.held+len(whole.payload) > 4*e.cfg.MaxBody {
+		t.expire(now, e.cfg.TransferLifetime)
+	}
+	for len(t.downloads) > 0 && (len(t.downloads) >= e.cfg.MaxTransfers || t.held+len(whole.payload) > 4*e.cfg.MaxBody) {
+		t.dropOldestDownload()
+	}
+	if t.held+len(whole.payload) > 4*e.cfg.MaxBody {
+		return // uploads fill it
+	}
+	if t.downloads == nil {
+		t.downloads = map[string]*download{}
+	}
+	t.downloads[key] = d
+	t.held += len(whole.payload)
 }
 
 // downloadKey is what the request for a further block finds the response by.
 // After an upload that request holds no payload (RFC 7959 §3.3), so a FETCH is
 // found by its options alone then.
-func (e *Endpoint) downloadKey(r *Incoming) string {
-	if r.hasBlock1 {
-		return cacheKey(r.inner.code, r.inner.opts)
+func (r *Incoming) downloadKey() string {
+	if r.key == "" {
+		in := r.inner()
+		r.options = cacheKey(in.code, in.opts, coap.IfNoneMatch)
+		r.key = r.options
+		if r.marks.has&hasBlock1 == 0 {
+			r.key = payloadKey(r.options, in.payload)
+		}
 	}
 	return r.key
 }
 
 // nextBlock serves a further block of a response that was kept.
 func (e *Endpoint) nextBlock(now time.Time, r *Incoming, b coap.Block) (oscore.Message, bool) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	s := e.state(r.Peer.Name())
-	d := s.downloads[e.downloadKey(r)]
-	if d == nil || b.Offset() >= len(d.resp.payload) {
+	s := e.find(r.Peer.Name())
+	if s == nil {
 		return oscore.Message{}, false
 	}
-	d.at = now
-	if szx := coap.SZX(e.blockSize(r.Peer)); szx < b.SZX {
+	key, payload := r.downloadKey(), r.inner().payload
+	s.mu.Lock()
+	d := s.transfers.downloads[key]
+	if d == nil && coap.Code(r.opened.Code) == coap.FETCH && len(payload) == 0 {
+		// Some clients leave a FETCH's payload out of the requests for further
+		// blocks, whether it went out in blocks or not.
+		d = s.transfers.newest(key)
+	}
+	if d != nil {
+		d.at = now
+	}
+	s.mu.Unlock()
+	if d == nil {
+		return oscore.Message{}, false
+	}
+	_, szx := e.limits(r.Peer, optionsSize(d.resp.opts))
+	if szx < b.SZX {
 		b.Num, b.SZX = b.Num<<(b.SZX-szx), szx
 	}
+	if b.Offset() >= len(d.resp.payload) {
+		return oscore.Message{Code: byte(coap.BadRequest)}, true // RFC 7959 §2.4: no such block
+	}
 	resp := cut(d.resp, b)
+	if r.offerEcho {
+		resp.opts = resp.opts.Add(coap.Echo, e.echo.value(now, r.Peer.Name()))
+	}
 	return resp.message(resp.payload), true
 }
 
-// blockSize returns the largest block sent to the peer, in bytes.
-func (e *Endpoint) blockSize(p oscore.Peer) int {
-	size := e.cfg.BlockSize
-	if n := p.Settings().MaxUnfragmented; n > 0 {
-		size = min(size, n)
+// blockOverhead is room for what a block needs beside its payload: Block
+// option, size, ETag or Request-Tag, Echo.
+const blockOverhead = 40
+
+// limits returns the longest payload that goes to the peer in one piece beside
+// options of that many bytes, and the size exponent of a block.
+func (e *Endpoint) limits(p oscore.Peer, options int) (fits int, szx uint8) {
+	n := p.Settings().MaxUnfragmented
+	if n <= 0 {
+		return e.cfg.BlockSize, coap.SZX(e.cfg.BlockSize)
 	}
-	return max(size, 16)
+	fits = min(e.cfg.BlockSize, max(n-options-1, 16))
+	return fits, coap.SZX(min(fits, n-options-blockOverhead))
 }
 
-func (s *peerState) dropUpload(key string) {
-	if u := s.uploads[key]; u != nil {
-		s.transferred -= len(u.body)
-		delete(s.uploads, key)
+// optionsSize bounds the bytes that the options take.
+func optionsSize(opts coap.Options) (n int) {
+	var previous uint16
+	for _, o := range opts {
+		n += coap.OptionSize(min(previous, o.Number), o.Number, len(o.Value))
+		previous = o.Number
 	}
-}
-
-func (s *peerState) dropDownload(key string) {
-	if d := s.downloads[key]; d != nil {
-		s.transferred -= len(d.resp.payload)
-		delete(s.downloads, key)
-	}
-}
-
-func (s *peerState) dropOldestDownload() {
-	oldest := ""
-	for key, d := range s.downloads {
-		if oldest == "" || d.at.Before(s.downloads[oldest].at) {
-			oldest = key
-		}
-	}
-	s.dropDownload(oldest)
-}
-
-// expireAt drops transfers that were idle for longer than the lifetime.
-func (s *peerState) expireAt(now time.Time, lifetime time.Duration) {
-	for key, u := range s.uploads {
-		if now.Sub(u.at) > lifetime {
-			s.dropUpload(key)
-		}
-	}
-	for key, d := range s.downloads {
-		if now.Sub(d.at) > lifetime {
-			s.dropDownload(key)
-		}
-	}
+	return n
 }

@@ -18,27 +18,28 @@ import (
 type Exchange struct {
 	e       *Endpoint
 	peer    oscore.Peer
-	base    request // the application's request
-	whole   []byte  // its payload
-	pending *oscore.Pending
+	request oscore.Message // the application's
+	taken   request        // the same taken apart, by base
+	marks   marks
+	pending oscore.Pending
 	cancel  *oscore.Pending // of the cancellation under way
 
 	progress func(done, total int)
 	// notification is the Observe value of the notification whose further
 	// blocks this exchange fetches, nil otherwise.
 	notification []byte
-	observe      bool
-	manual       bool // the application asks for blocks itself
-	over         bool
-	echo         []byte // to put into the next message
-	echoRounds   int
+
+	over       bool
+	answered   bool   // the message under way got an answer, and more may come
+	echo       []byte // to put into the next message
+	echoRounds int
 
 	upload   *clientUpload
 	download *clientDownload
 
 	derivation *derivation
 	third      *oscore.Context
-	deriving   bool
+	deriving   *peerState // claimed for a run of Appendix B.2
 }
 
 // RequestOptions vary an exchange.
@@ -59,13 +60,15 @@ const (
 	// nothing; the genuine response may still come.
 	Wait StepKind = iota
 	// Send: Message goes out under a new token, which takes the place of the
-	// earlier one.
+	// earlier one; under the same if SameToken is set.
 	Send
 	// Response: Message is the response; the exchange is over.
 	Response
 	// Notification: Message is a notification; more may come under the token.
 	Notification
-	// Failed: the exchange is over, with Err.
+	// Failed: the exchange is over, with Err. A [BusyError] there tells that
+	// the server did not act on the request and another exchange derives a new
+	// context: wait for Done and begin again.
 	Failed
 )
 
@@ -78,6 +81,9 @@ type Step struct {
 	// of its own that yields the whole body; Message is then its first message
 	// to send, not the notification.
 	More *Exchange
+	// SameToken is set on a Send that repeats a cancellation, with an Echo:
+	// server and client know the observation by its token.
+	SameToken bool
 }
 
 // BusyError is returned by Begin while another exchange derives a new context
@@ -87,9 +93,10 @@ type BusyError struct{ Done <-chan struct{} }
 func (*BusyError) Error() string { return "endpoint: a new security context is being derived" }
 
 // Begin protects a request to a peer and returns the exchange with the first
-// message to send. Without a context that may seal nothing is sent: ErrNoPeer,
+// message to send. The request's bytes must stay as they are until the exchange
+// is over. Without a context that may seal nothing is sent: ErrNoPeer,
 // ErrTainted.
-func (e *Endpoint) Begin(now time.Time, peer string, m oscore.Message, o RequestOptions) (*Exchange, oscore.Message, error) {
+func (e *Endpoint) Begin(_ time.Time, peer string, m oscore.Message, o RequestOptions) (*Exchange, oscore.Message, error) {
 	var p oscore.Peer
 	ok := false
 	if e.cfg.Keyring != nil {
@@ -98,28 +105,24 @@ func (e *Endpoint) Begin(now time.Time, peer string, m oscore.Message, o Request
 	if !ok {
 		return nil, oscore.Message{}, ErrNoPeer
 	}
-	base, err := parse(m)
+	k, code := scan(m.Body)
+	if code != 0 {
+		return nil, oscore.Message{}, coap.ErrFormat
+	}
+	x := &Exchange{e: e, peer: p, request: m, marks: k, progress: o.Progress}
+	derive, err := x.mustDerive(o.Rederive)
 	if err != nil {
 		return nil, oscore.Message{}, err
 	}
-	x := &Exchange{e: e, peer: p, base: base, whole: base.payload, progress: o.Progress}
-	v, has := base.opts.Uint(coap.Observe)
-	x.observe = has && v == 0
-	_, b1 := base.opts.Get(coap.Block1)
-	_, b2 := base.opts.Get(coap.Block2)
-	x.manual = b1 || b2
-	derive, err := e.mustDerive(p, o.Rederive)
-	if err != nil {
-		return nil, oscore.Message{}, err
-	}
-	x.deriving = derive
-	if !x.manual && len(x.whole) > e.blockSize(p) {
-		x.beginUpload(coap.SZX(e.blockSize(p)))
+	if fits, szx := e.limits(p, k.options); !x.manual() && k.payload > fits {
+		err = x.beginUpload(szx)
 	}
 	var out oscore.Message
-	if derive {
+	switch {
+	case err != nil:
+	case derive:
 		out, err = x.startDerivation()
-	} else {
+	default:
 		out, err = x.seal()
 	}
 	if err != nil {
@@ -129,47 +132,20 @@ func (e *Endpoint) Begin(now time.Time, peer string, m oscore.Message, o Request
 	return x, out, nil
 }
 
-// mustDerive decides whether the exchange begins with Appendix B.2, and claims
-// the peer for it.
-func (e *Endpoint) mustDerive(p oscore.Peer, asked bool) (bool, error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	settings := p.Settings()
-	s := e.state(p.Name())
-	if s.deriving != nil {
-		return false, &BusyError{s.deriving}
-	}
-	able := settings.Rederive&oscore.RoleClient != 0
-	want := asked || p.Tainted() || able && (settings.RederiveOnStart && !s.started || s.failures >= e.cfg.RederiveAfter)
-	if !want {
-		return false, nil
-	}
-	if !able {
-		if p.Tainted() {
-			return false, ErrTainted
-		}
-		return false, ErrRederive
-	}
-	s.deriving = make(chan struct{})
-	return true, nil
-}
+// manual reports whether the application asks for blocks itself.
+func (x *Exchange) manual() bool { return x.marks.has&(hasBlock1|hasBlock2) != 0 }
 
-// stopDeriving releases the peer after a run of Appendix B.2.
-func (x *Exchange) stopDeriving() {
-	if !x.deriving {
-		return
+// base returns the application's request taken apart.
+func (x *Exchange) base() request {
+	if x.taken.code == 0 {
+		x.taken, _ = parse(x.request) // scan has walked it
 	}
-	x.deriving = false
-	x.e.mu.Lock()
-	defer x.e.mu.Unlock()
-	s := x.e.state(x.peer.Name())
-	close(s.deriving)
-	s.deriving = nil
+	return x.taken
 }
 
 // Receive processes a message that came under the exchange's token (RFC 8613
 // §8.4). Whatever fails to verify is reported in a Wait and changes nothing.
-func (x *Exchange) Receive(now time.Time, m oscore.Message) Step {
+func (x *Exchange) Receive(_ time.Time, m oscore.Message) Step {
 	if x.over {
 		return Step{Kind: Failed, Err: ErrEnded}
 	}
@@ -182,120 +158,175 @@ func (x *Exchange) Receive(now time.Time, m oscore.Message) Step {
 		return x.wait(newPlainError(m))
 	}
 	if d := x.derivation; d != nil {
-		return x.receiveFirst(now, &d.pending, d.id1, opt, m)
+		return x.receiveFirst(&d.pending, d.id1, opt, m)
 	}
 	if x.cancel != nil {
 		if inner, err := x.cancel.Open(nil, m); err == nil {
-			x.close()
-			return Step{Kind: Response, Message: inner}
+			return x.receiveCancelled(inner)
 		}
 	}
 	inner, err := x.pending.Open(nil, m)
 	if err != nil {
 		if opt.KIDContext != nil && x.third == nil && x.peer.Settings().Rederive&oscore.RoleClient != 0 {
-			return x.receiveFirst(now, x.pending, x.peer.IDContext(), opt, m) // the server initiates B.2
+			return x.receiveFirst(&x.pending, x.peer.IDContext(), opt, m) // the server initiates B.2
 		}
 		return x.wait(err)
 	}
 	if err := x.adopt(); err != nil {
 		return x.fail(err)
 	}
-	return x.receive(now, inner)
+	return x.receive(inner)
 }
 
 // receive goes on with a verified response.
-func (x *Exchange) receive(now time.Time, m oscore.Message) Step {
+func (x *Exchange) receive(m oscore.Message) Step {
+	k, code := scan(m.Body)
+	x.e.succeeded(x.peer.Name(), k.echo)
+	if code != 0 {
+		return x.fail(ErrTransfer)
+	}
+	if k.echo != nil && coap.Code(m.Code) == coap.Unauthorized {
+		// RFC 9175 §2.3: the same request once more, with the Echo.
+		if x.echoRounds++; x.echoRounds > maxEchoRounds {
+			return x.fail(ErrEcho)
+		}
+		x.echo = k.echo
+		return x.resend()
+	}
+	x.echoRounds = 0
+	if k.has&(hasBlock1|hasBlock2|hasEcho) == 0 && x.upload == nil && x.download == nil {
+		return x.finish(m, k.has&hasObserve != 0)
+	}
 	resp, err := parse(m)
 	if err != nil {
 		return x.fail(err)
 	}
-	echo, hasEcho := resp.opts.Get(coap.Echo)
-	x.e.succeeded(x.peer.Name(), echo)
 	resp.opts = resp.opts.Without(coap.Echo)
-	if hasEcho && coap.Code(resp.code) == coap.Unauthorized {
-		// RFC 9175 §2.3: the same request once more, with the Echo.
-		if x.echoRounds++; x.echoRounds > 3 {
-			return x.fail(ErrEcho)
-		}
-		x.echo = append([]byte{}, echo...)
-		return x.resend(now)
+	if step, done := x.receiveBlock1(resp, k); !done {
+		return step
 	}
-	x.echoRounds = 0
-	if x.upload != nil {
-		if step, done := x.receiveContinue(now, resp); !done {
-			return step
-		}
-	}
-	return x.deliver(now, resp)
+	return x.deliver(resp, k)
 }
 
+// maxEchoRounds bounds how often one message is repeated with another Echo.
+const maxEchoRounds = 3
+
 // deliver hands over a response, or asks for its next block.
-func (x *Exchange) deliver(now time.Time, resp request) Step {
-	_, notifies := resp.opts.Get(coap.Observe)
-	b, isBlock, err := resp.block(coap.Block2)
-	if err != nil {
-		return x.fail(ErrTransfer)
-	}
-	if isBlock && !x.manual && (b.More || b.Num > 0 || x.download != nil) {
+func (x *Exchange) deliver(resp request, k marks) Step {
+	notifies := k.has&hasObserve != 0
+	if k.has&hasBlock2 != 0 && !x.manual() && (k.block2.More || k.block2.Num > 0 || x.download != nil) {
 		if notifies {
-			return x.continueNotification(now, resp, b)
+			return x.continueNotification(resp, k.block2)
 		}
-		step, whole := x.receiveBlock2(now, resp, b)
+		step, whole := x.receiveBlock2(resp, k.block2)
 		if !whole {
 			return step
 		}
 		resp = x.download.resp
 		resp.payload = x.download.body
 	}
-	if !x.manual {
+	if !x.manual() {
 		resp.opts = resp.opts.Without(coap.Block1, coap.Block2)
 	}
 	if x.notification != nil {
+		// The program must be able to tell it from a response that ends the
+		// observation (RFC 7641 §4.2).
 		resp.opts = resp.opts.Without(coap.Observe).Add(coap.Observe, x.notification)
 	}
-	out := resp.message(resp.payload)
+	return x.finish(resp.message(resp.payload), notifies)
+}
+
+// finish hands a whole response over.
+func (x *Exchange) finish(m oscore.Message, notifies bool) Step {
 	if notifies {
-		return Step{Kind: Notification, Message: out}
+		x.answered = true
+		return Step{Kind: Notification, Message: m}
 	}
 	x.close()
-	return Step{Kind: Response, Message: out}
+	return Step{Kind: Response, Message: m}
 }
 
 // Cancel ends an observation (RFC 7641 §3.6): the message it returns goes out
 // under the registration's token, and repeats its options. The response comes
-// through Receive.
-func (x *Exchange) Cancel(now time.Time) (oscore.Message, error) {
-	if x.over || !x.observe {
+// through Receive, as a Response.
+//
+// A registration whose body went out in blocks cannot be cancelled so:
+// ErrTooLarge. Forgetting the token ends it, when a notification is reset.
+func (x *Exchange) Cancel(time.Time) (oscore.Message, error) {
+	if x.over || !x.Observes() {
 		return oscore.Message{}, ErrEnded
 	}
-	r := request{x.base.code, x.base.opts.Without(coap.Observe).AddUint(coap.Observe, 1), x.whole}
-	x.cancel = new(oscore.Pending)
-	return x.peer.SealRequest(nil, x.cancel, r.message(r.payload))
+	if x.upload != nil {
+		return oscore.Message{}, ErrTooLarge
+	}
+	x.echoRounds = 0
+	return x.sealCancel(x.takeEcho())
+}
+
+func (x *Exchange) sealCancel(echo []byte) (oscore.Message, error) {
+	r := x.base()
+	r.opts = r.opts.Without(coap.Observe).AddUint(coap.Observe, 1)
+	if echo != nil {
+		r.opts = r.opts.Add(coap.Echo, echo)
+	}
+	pending := new(oscore.Pending)
+	m, err := x.peer.SealRequest(nil, pending, r.message(r.payload))
+	if err == nil {
+		x.cancel = pending
+	}
+	return m, err
+}
+
+// receiveCancelled processes the answer to a cancellation.
+func (x *Exchange) receiveCancelled(m oscore.Message) Step {
+	k, _ := scan(m.Body)
+	x.e.succeeded(x.peer.Name(), k.echo)
+	if k.echo != nil && coap.Code(m.Code) == coap.Unauthorized {
+		if x.echoRounds++; x.echoRounds > maxEchoRounds {
+			return x.fail(ErrEcho)
+		}
+		out, err := x.sealCancel(k.echo)
+		if err != nil {
+			return x.fail(err)
+		}
+		return Step{Kind: Send, Message: out, SameToken: true}
+	}
+	if k.has&hasEcho != 0 {
+		if r, err := parse(m); err == nil {
+			r.opts = r.opts.Without(coap.Echo)
+			m = r.message(r.payload)
+		}
+	}
+	return x.finish(m, false)
 }
 
 // Observes reports whether the request registers an observation.
-func (x *Exchange) Observes() bool { return x.observe }
+func (x *Exchange) Observes() bool { return x.marks.has&hasObserve != 0 && x.marks.observe == 0 }
 
 // Peer returns the peer's name.
 func (x *Exchange) Peer() string { return x.peer.Name() }
 
 // Abandon ends the exchange without an answer: the caller's deadline passed.
 // Several in a row make the endpoint derive a new context, where the peer's
-// settings allow (Config.RederiveAfter).
+// settings allow (Config.RederiveAfter). One whose No-Response option asked for
+// silence does not count, nor an observation that had notifications.
 func (x *Exchange) Abandon() {
 	if x.over {
 		return
 	}
-	x.e.mu.Lock()
-	x.e.state(x.peer.Name()).failures++
-	x.e.mu.Unlock()
+	if !x.answered && x.marks.noResponse == 0 {
+		s := x.e.state(x.peer.Name())
+		s.mu.Lock()
+		s.failures++
+		s.mu.Unlock()
+	}
 	x.release(false)
 }
 
 // Close ends the exchange; nothing is counted against the peer.
 func (x *Exchange) Close() { x.release(false) }
 
-// close ends an exchange whose request got its answer.
+// close ends an exchange whose last message got its answer, or was not sent.
 func (x *Exchange) close() { x.release(true) }
 
 func (x *Exchange) release(concluded bool) {
@@ -319,6 +350,8 @@ func (x *Exchange) wait(err error) Step {
 		reason = ReasonStale
 	case errors.Is(err, oscore.ErrDecode):
 		reason = ReasonDecode
+	case errors.Is(err, oscore.ErrPlaintext), errors.Is(err, oscore.ErrNotification), errors.Is(err, ErrTransfer):
+		reason = ReasonPlaintext
 	}
 	x.e.event(Event{Reason: reason, Peer: x.peer.Name(), Err: err})
 	return Step{Kind: Wait, Err: err}
@@ -329,8 +362,8 @@ func (x *Exchange) fail(err error) Step {
 	return Step{Kind: Failed, Err: err}
 }
 
-// resend protects the current message anew, with a new Partial IV.
-func (x *Exchange) resend(time.Time) Step {
+// resend protects the message that the exchange is at, with a new Partial IV.
+func (x *Exchange) resend() Step {
 	m, err := x.seal()
 	if err != nil {
 		return x.fail(err)
@@ -340,23 +373,25 @@ func (x *Exchange) resend(time.Time) Step {
 
 // seal protects the message that the exchange is at.
 func (x *Exchange) seal() (oscore.Message, error) {
-	r := x.base
-	payload := x.whole
-	switch {
-	case x.download != nil:
-		r, payload = x.download.next(x)
-	case x.upload != nil:
-		r, payload = x.upload.block(x.base, x.whole)
+	m := x.request
+	if echo := x.takeEcho(); echo != nil || x.upload != nil || x.download != nil {
+		r := x.base()
+		payload := r.payload
+		switch {
+		case x.download != nil:
+			r, payload = x.download.next(x)
+		case x.upload != nil:
+			r, payload = x.upload.block(r)
+		}
+		if echo != nil {
+			r.opts = append(coap.Options{}, r.opts...).Add(coap.Echo, echo)
+		}
+		m = r.message(payload)
 	}
-	if echo := x.takeEcho(); echo != nil {
-		r.opts = append(coap.Options{}, r.opts...).Add(coap.Echo, echo)
-	}
-	x.pending = new(oscore.Pending)
-	m := r.message(payload)
 	if x.third != nil {
-		return x.third.SealRequest(nil, x.pending, m)
+		return x.third.SealRequest(nil, &x.pending, m)
 	}
-	return x.peer.SealRequest(nil, x.pending, m)
+	return x.peer.SealRequest(nil, &x.pending, m)
 }
 
 // takeEcho returns the Echo value that the next message carries: the one that
@@ -366,22 +401,34 @@ func (x *Exchange) takeEcho() []byte {
 		x.echo = nil
 		return echo
 	}
-	x.e.mu.Lock()
-	defer x.e.mu.Unlock()
-	s := x.e.state(x.peer.Name())
-	echo := s.echo
-	s.echo = nil
+	s := x.e.find(x.peer.Name())
+	if s == nil || x.third != nil {
+		return nil // an Echo stays within the context it came in
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.echo == "" {
+		return nil
+	}
+	echo := []byte(s.echo)
+	s.echo = ""
 	return echo
 }
 
 // succeeded notes a verified response and the Echo value it offers for the
 // next request (RFC 9175 §2.3).
 func (e *Endpoint) succeeded(peer string, echo []byte) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	s := e.state(peer)
+	s := e.find(peer)
+	if s == nil {
+		if echo == nil {
+			return
+		}
+		s = e.state(peer)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.failures = 0
-	if len(echo) > 0 && len(echo) <= 40 {
-		s.echo = append([]byte{}, echo...)
+	if echo != nil {
+		s.echo = string(echo)
 	}
 }

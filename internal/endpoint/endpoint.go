@@ -2,8 +2,10 @@ package endpoint
 
 import (
 	"crypto/rand"
+	"encoding/binary"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/oscorelay/oscorelay/internal/coap"
@@ -72,38 +74,20 @@ type Event struct {
 // Endpoint is one OSCORE endpoint in both roles. It is safe for concurrent
 // use. Time is the caller's: every method that needs it takes now, which must
 // not go backwards (a time.Time of time.Now does not).
+//
+// No lock is held while a [oscore.Peer] is asked for anything, so that a peer
+// that waits for its storage holds up nobody else.
 type Endpoint struct {
 	cfg   Config
+	start time.Time
 	echo  echoKey
 	plain plainLimiter
 
-	mu    sync.Mutex
+	tagBase [4]byte // what Request-Tags of this process begin with
+	nextTag atomic.Uint32
+
+	mu    sync.RWMutex // guards the table, not what is in it; never taken under peerState.mu
 	peers map[string]*peerState
-}
-
-// peerState is what the endpoint remembers of a peer that proved itself, or
-// that this side sends to.
-type peerState struct {
-	// Both roles.
-	failures int // requests in a row without a protected answer
-
-	// Client role.
-	echo    []byte          // to put into the next request (RFC 9175 §2.3)
-	started bool            // the RederiveOnStart of this process is done
-	tags    map[string]bool // cache keys with transfers that did not conclude
-	nextTag uint64
-	// deriving is closed when the run of Appendix B.2 under way is over.
-	deriving chan struct{}
-
-	// Server role.
-	used         bool // a request of the peer was proven since the start
-	challenges   bucket
-	rederiveKey  []byte // K_HMAC of Appendix B.2.1
-	rederiveAt   time.Time
-	uploads      map[string]*upload
-	downloads    map[string]*download
-	transferred  int // bytes held in both
-	observations map[string]*Observation
 }
 
 // New returns an endpoint that starts now.
@@ -120,8 +104,12 @@ func New(cfg Config, now time.Time) *Endpoint {
 	if cfg.Rand == nil {
 		cfg.Rand = rand.Reader
 	}
-	e := &Endpoint{cfg: cfg, peers: map[string]*peerState{}}
+	e := &Endpoint{cfg: cfg, start: now, peers: map[string]*peerState{}}
 	e.echo.init(cfg.Rand, now)
+	if err := e.random(e.tagBase[:]); err != nil {
+		// A Request-Tag need not be secret, only new.
+		binary.BigEndian.PutUint32(e.tagBase[:], uint32(now.UnixNano()>>16))
+	}
 	return e
 }
 
@@ -131,39 +119,29 @@ func setDefault[T int | time.Duration](v *T, d T) {
 	}
 }
 
-// state returns the peer's state, making it if there is none. e.mu is held.
-func (e *Endpoint) state(name string) *peerState {
-	s := e.peers[name]
-	if s == nil {
-		s = &peerState{}
-		e.peers[name] = s
-	}
-	return s
-}
-
 // Forget drops all that is remembered of a peer: observations, transfers, Echo
 // values. Call it when the peer's context is removed.
 func (e *Endpoint) Forget(name string) {
 	e.mu.Lock()
-	defer e.mu.Unlock()
-	if s := e.peers[name]; s != nil {
-		for _, o := range s.observations {
-			o.ended = true
-		}
-		s.observations = nil
-		if s.deriving == nil {
-			delete(e.peers, name)
-		}
+	s := e.peers[name]
+	delete(e.peers, name)
+	e.mu.Unlock()
+	if s != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.dropContext()
 	}
 }
 
 // Expire drops transfers that have been idle for longer than their lifetime.
 // Call it now and then, every few seconds; nothing else depends on it.
 func (e *Endpoint) Expire(now time.Time) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	e.mu.RLock()
+	defer e.mu.RUnlock()
 	for _, s := range e.peers {
-		s.expireAt(now, e.cfg.TransferLifetime)
+		s.mu.Lock()
+		s.transfers.expire(now, e.cfg.TransferLifetime)
+		s.mu.Unlock()
 	}
 }
 

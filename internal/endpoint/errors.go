@@ -47,6 +47,8 @@ var (
 	ErrRederive = errors.New("endpoint: context derivation (Appendix B.2) failed")
 	// ErrEnded: the exchange or the observation is over.
 	ErrEnded = errors.New("endpoint: exchange is over")
+
+	errNoRandom = errors.New("endpoint: the source of randomness failed at start, no Echo value can be made")
 )
 
 // PlainError is a response that nothing protects: anybody on the path can have

@@ -8,20 +8,21 @@ import (
 	"time"
 
 	"github.com/oscorelay/oscorelay/internal/coap"
-	"github.com/oscorelay/oscorelay/oscore"
 )
 
 // Freshness is how fresh a request must be proven to be before it is acted on.
 type Freshness int
 
-// The policies, from weak to strong. The replay window always applies; after
-// its loss one Echo round trip is asked whatever the policy (Appendix B.1.2).
+// The policies, from weak to strong. A peer that knows no Echo
+// (oscore.Settings.NoEcho) cannot be asked: FreshWindow is all that it is held
+// to. The replay window always applies; after its loss one Echo round trip is
+// asked whatever the policy (Appendix B.1.2).
 const (
 	// FreshWindow: not received before, which is all RFC 8613 gives by itself:
 	// a request held back may come late.
 	FreshWindow Freshness = iota
-	// FreshFirst: the first request of a peer since this process started, such
-	// as an LwM2M Register, must carry a fresh Echo.
+	// FreshFirst: a peer must have proven one request fresh since this process
+	// started; for a first one, such as an LwM2M Register.
 	FreshFirst
 	// FreshUnsafe: every request that may change a resource must.
 	FreshUnsafe
@@ -57,7 +58,7 @@ func (k *echoKey) value(now time.Time, peer string) []byte {
 		return nil
 	}
 	var b [8]byte
-	binary.BigEndian.PutUint64(b[:], uint64(now.Sub(k.start)/time.Millisecond))
+	binary.BigEndian.PutUint64(b[:], uint64(max(0, now.Sub(k.start))/time.Millisecond))
 	out := append(make([]byte, 0, echoLen), b[8-echoTime:]...)
 	return k.mac(out, peer)
 }
@@ -81,42 +82,70 @@ func (k *echoKey) fresh(now time.Time, peer string, value []byte, lifetime time.
 	return age >= -time.Millisecond && age <= lifetime
 }
 
-// policy returns the freshness that the request needs.
-func (e *Endpoint) policy(peer string, r request) Freshness {
-	if e.cfg.Freshness == nil {
-		return FreshWindow
+// mustProve reports whether the request must carry a fresh Echo, and whether
+// its answers offer one for the next.
+func (e *Endpoint) mustProve(r *Incoming, code byte) (must, offer bool) {
+	if e.cfg.Freshness == nil || r.Peer.Settings().NoEcho {
+		return false, false
 	}
-	return e.cfg.Freshness(peer, coap.Code(r.code), r.path())
+	switch e.cfg.Freshness(r.Peer.Name(), coap.Code(code), r.path()) {
+	case FreshAlways:
+		return true, true
+	case FreshUnsafe:
+		return unsafe(code), true
+	case FreshFirst:
+		s := e.find(r.Peer.Name())
+		if s == nil {
+			return true, false
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return !s.proven, false
+	}
+	return false, false
 }
 
-// challengeRate bounds the challenges to one peer, a second: each spends one of
-// this side's sequence numbers, and a replayed request can ask for one.
+// proved notes that a request of the peer was fresh.
+func (e *Endpoint) proved(name string) {
+	s := e.state(name)
+	s.mu.Lock()
+	s.proven = true
+	s.mu.Unlock()
+}
+
+// challengeRate bounds the challenges to one peer after its window was lost, a
+// second: each spends one of this side's sequence numbers, and a replayed
+// request can ask for one. A request that the window accepted cannot be
+// replayed, and its retransmission would look like one: it is always answered.
 const challengeRate = 8
 
 // challenge answers a request that is authentic but not fresh with a protected
 // 4.01 that holds an Echo option alone (RFC 9175 §2.3, Appendix B.1.2).
-func (e *Endpoint) challenge(now time.Time, in *Incoming) Result {
-	name := in.Peer.Name()
-	e.mu.Lock()
-	pass := e.state(name).challenges.take(now, challengeRate)
-	e.mu.Unlock()
-	if !pass {
-		return e.drop(in, ReasonLimited, nil)
+func (e *Endpoint) challenge(now time.Time, r *Incoming) Result {
+	name := r.Peer.Name()
+	if !r.req.Proven() && !e.withinRate(now, name, challengeRate, func(p *peerRates) *bucket { return &p.challenges }) {
+		return e.drop(r, ReasonLimited, nil)
 	}
 	echo := e.echo.value(now, name)
 	if echo == nil {
-		return e.drop(in, ReasonChallenge, nil)
+		return e.drop(r, ReasonChallenge, errNoRandom)
 	}
-	sealed, err := in.Peer.SealChallenge(nil, &in.req, echo)
+	sealed, err := r.Peer.SealChallenge(nil, &r.req, echo)
 	if err != nil {
-		return e.drop(in, ReasonStorage, err)
+		return e.drop(r, ReasonStorage, err)
 	}
-	in.report(ReasonChallenge, nil)
-	return Result{Verdict: Reply, Message: sealed, Verified: true, Reason: ReasonChallenge, Peer: name}
+	r.report(ReasonChallenge, nil)
+	// An unproven request may be a replay: it must leave no trace.
+	return Result{Verdict: Reply, Message: sealed, Verified: r.req.Proven(), Reason: ReasonChallenge, Peer: name}
 }
 
-// echoOf returns the Echo option's value, nil if there is none.
-func echoOf(m oscore.Message) []byte {
-	v, _ := coap.Find(m.Body, coap.Echo)
-	return v
+// withinRate takes one from a bucket of the peer.
+func (e *Endpoint) withinRate(now time.Time, name string, rate float64, which func(*peerRates) *bucket) bool {
+	s := e.state(name)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.rates == nil {
+		s.rates = &peerRates{}
+	}
+	return which(s.rates).take(now, rate)
 }

@@ -1,30 +1,34 @@
 package endpoint
 
 import (
+	"bytes"
 	"time"
 
 	"github.com/oscorelay/oscorelay/internal/coap"
 	"github.com/oscorelay/oscorelay/oscore"
 )
 
-// Incoming is a verified request: the one thing that can answer it.
+// Incoming is a verified request: the one thing that can answer it. One
+// goroutine at a time may use it.
 type Incoming struct {
-	Peer    oscore.Peer
-	Source  string
-	Token   []byte
-	Message oscore.Message // the inner request, blocks assembled, Echo and Request-Tag taken out
+	Peer   oscore.Peer
+	Source string
+	Token  []byte
+	// Message is the inner request, blocks assembled, Echo and Request-Tag
+	// taken out. A Respond that begins an observation drops it: an observation
+	// may live for years.
+	Message oscore.Message
 
-	e         *Endpoint
-	req       oscore.Request
-	opt       oscore.Option
-	inner     request
-	key       string // cache key of the request
-	offerEcho bool
-	block1    coap.Block // of the request's last block
-	hasBlock1 bool
-	block2    coap.Block // wish of the request
-	// wantsBlock2 tells that the request held a Block2 option.
-	wantsBlock2 bool
+	e           *Endpoint
+	req         oscore.Request
+	opt         oscore.Option
+	room        [48]byte // for a plaintext as short as most requests'
+	opened      oscore.Message
+	taken       request // opened taken apart, by inner
+	marks       marks
+	key         string // by downloadKey
+	options     string // likewise, without a FETCH's payload
+	offerEcho   bool
 	observation *Observation
 }
 
@@ -32,7 +36,20 @@ type Incoming struct {
 func (r *Incoming) PartialIV() uint64 { return r.req.PartialIV() }
 
 // Observes reports whether the request registers an observation.
-func (r *Incoming) Observes() bool { return r.req.Observes() }
+func (r *Incoming) Observes() bool {
+	// A request for a further block observes nothing (RFC 7959 §3.4).
+	return r.req.Observes() && (r.marks.has&hasBlock2 == 0 || r.marks.block2.Num == 0)
+}
+
+// inner returns the request taken apart, its body assembled.
+func (r *Incoming) inner() *request {
+	if r.taken.code == 0 {
+		r.taken, _ = parse(r.opened) // scan has walked it
+	}
+	return &r.taken
+}
+
+func (r *Incoming) path() string { return coap.Path(r.opened.Body) }
 
 // Respond protects the response (RFC 8613 §8.3). Its payload may be larger
 // than a block: the first block goes out and the others are served as the
@@ -41,42 +58,108 @@ func (r *Incoming) Observes() bool { return r.req.Observes() }
 //
 // A response with an Observe option to a request that [Incoming.Observes]
 // begins an observation: see [Incoming.Observation].
+//
+// Errors: ErrTainted, format errors of the body, and those of
+// [oscore.Request.Seal]. A response that was refused for its form leaves the
+// request unanswered, so that another may be tried.
 func (r *Incoming) Respond(now time.Time, m oscore.Message) (out oscore.Message, send bool, err error) {
-	opts, payload, err := coap.Split(m.Body)
-	if err != nil {
-		return out, false, err
-	}
-	resp := request{m.Code, opts, payload}
-	_, notifies := opts.Get(coap.Observe)
-	if notifies && (!r.Observes() || !coap.Code(m.Code).IsSuccess()) {
-		resp.opts, notifies = resp.opts.Without(coap.Observe), false
-	}
-	if notifies {
-		if r.observation, err = r.e.register(r); err != nil {
-			resp.opts, notifies = resp.opts.Without(coap.Observe), false // RFC 7641 §4.1: answered as a plain GET
-		} else {
-			resp.opts = withObserve(opts, r.observation.seq)
+	k, code := scan(m.Body)
+	if code != 0 {
+		if err := coap.Check(m.Body); err != nil {
+			return out, false, err
 		}
-	} else if r.Observes() {
-		r.e.cancel(r) // a registration anew that failed ends the earlier one
+	}
+	if r.Observes() || k.has&hasObserve != 0 {
+		return r.respondObserve(now, m, k)
 	}
 	if r.suppressed(m.Code) {
 		return out, false, nil
 	}
+	if r.plain(k) {
+		out, err = r.seal(m)
+		return out, err == nil, err
+	}
+	resp, err := parse(m)
+	if err != nil {
+		return out, false, err
+	}
+	out, err = r.seal(r.finish(now, resp))
+	return out, err == nil, err
+}
+
+// respondObserve answers where either side speaks of an observation.
+func (r *Incoming) respondObserve(now time.Time, m oscore.Message, k marks) (out oscore.Message, send bool, err error) {
+	resp, err := parse(m)
+	if err != nil {
+		return out, false, err
+	}
+	notifies := k.has&hasObserve != 0 && r.Observes() && coap.Code(m.Code).IsSuccess()
+	var o *Observation
+	if notifies {
+		o = r.e.register(r) // nil: too many (RFC 7641 §4.1: answered as a plain GET)
+	} else if r.Observes() {
+		r.e.cancel(r) // a registration anew that failed ends the earlier one
+	}
+	resp.opts = resp.opts.Without(coap.Observe)
+	if o != nil {
+		o.seq.Store(max(o.seq.Load(), uint32(now.UnixMilli()>>5))) // above those of an earlier registration, for proxies
+		resp.opts = resp.opts.AddUint(coap.Observe, o.seq.Load()&0xffffff)
+	}
+	if r.suppressed(m.Code) {
+		r.begin(o)
+		return out, false, nil
+	}
+	if out, err = r.seal(r.finish(now, resp)); err != nil {
+		if o != nil {
+			o.End()
+		}
+		return out, false, err
+	}
+	r.begin(o)
+	return out, true, nil
+}
+
+// begin hands the observation over, and keeps of the request what its
+// notifications need.
+func (r *Incoming) begin(o *Observation) {
+	if o == nil {
+		return
+	}
+	r.observation = o
+	r.Token = bytes.Clone(r.Token)
+	r.Message, r.opened, r.taken, r.opt = oscore.Message{}, oscore.Message{}, request{}, oscore.Option{}
+	r.marks.echo = nil
+}
+
+// plain reports whether the response goes out as the application made it.
+func (r *Incoming) plain(k marks) bool {
+	if r.marks.has&(hasBlock1|hasBlock2) != 0 || r.offerEcho || k.has&hasTag != 0 {
+		return false
+	}
+	fits, _ := r.e.limits(r.Peer, k.options)
+	return k.has&hasBlock2 != 0 || k.payload <= fits
+}
+
+// finish cuts the response and adds what this package has to say.
+func (r *Incoming) finish(now time.Time, resp request) oscore.Message {
+	resp.opts = resp.opts.Without(coap.RequestTag) // RFC 9175 §3.4
 	resp = r.e.slice(now, r, resp)
-	if r.hasBlock1 {
-		resp.opts = resp.opts.Add(coap.Block1, r.block1.Append(nil))
+	if r.marks.has&hasBlock1 != 0 {
+		resp.opts = resp.opts.Add(coap.Block1, r.marks.block1.Append(nil))
 	}
 	if r.offerEcho {
 		resp.opts = resp.opts.Add(coap.Echo, r.e.echo.value(now, r.Peer.Name()))
 	}
-	out, err = r.seal(resp.message(resp.payload))
-	return out, err == nil, err
+	return resp.message(resp.payload)
 }
 
 // seal protects the first response under the request's nonce, unless the
-// endpoint numbers all of them.
+// endpoint numbers all of them. A context that was tainted since the request
+// came seals nothing.
 func (r *Incoming) seal(m oscore.Message) (oscore.Message, error) {
+	if r.Peer.Tainted() {
+		return oscore.Message{}, ErrTainted
+	}
 	if r.e.cfg.ResponsePIV {
 		return r.Peer.SealResponse(nil, &r.req, m)
 	}
@@ -86,12 +169,8 @@ func (r *Incoming) seal(m oscore.Message) (oscore.Message, error) {
 // suppressed reports whether the inner No-Response option rules the code out
 // (RFC 7967 §2.1: a bit a class).
 func (r *Incoming) suppressed(code byte) bool {
-	v, ok := r.inner.opts.Uint(coap.NoResponse)
-	if !ok {
-		return false
-	}
 	class := coap.Code(code).Class()
-	return class >= 2 && v&(1<<(class-1)) != 0
+	return class >= 2 && r.marks.noResponse&(1<<(class-1)) != 0
 }
 
 // Observation returns the observation that Respond began, nil if none.
@@ -105,7 +184,8 @@ func (r *Incoming) reply(code coap.Code, reason Reason) Result {
 // sendWith makes a Result of a protected answer that the endpoint gives by itself.
 func (r *Incoming) sendWith(m oscore.Message, reason Reason) Result {
 	name := r.Peer.Name()
-	if r.suppressed(m.Code) {
+	// 2.31 is no response to the request but leave to go on with it.
+	if coap.Code(m.Code) != coap.Continue && r.suppressed(m.Code) {
 		return Result{Verdict: Drop, Verified: true, Peer: name, Reason: reason}
 	}
 	sealed, err := r.seal(m)

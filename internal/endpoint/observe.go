@@ -1,6 +1,8 @@
 package endpoint
 
 import (
+	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/oscorelay/oscorelay/internal/coap"
@@ -9,75 +11,76 @@ import (
 
 // Observation is the server's side of an observation (RFC 7641, RFC 8613
 // §4.1.3.5): what its notifications are sealed with. It lives until the client
-// cancels it, a notification ends it, or the caller does.
+// cancels it, a notification ends it, the peer's context is derived anew, or
+// the caller ends it.
 type Observation struct {
 	e     *Endpoint
 	in    *Incoming
-	id    string
-	ended bool   // e.mu
-	seq   uint32 // of the last notification's outer Observe option; the first response counts
-}
-
-// withObserve sets the Observe option, whose value goes outside (RFC 8613
-// §4.1.3.5.2). This side's client orders by the Partial IV, but proxies and
-// some clients by that value, so that one counter gives it to the first response
-// and to all notifications, whatever value the application had in mind.
-func withObserve(opts coap.Options, seq uint32) coap.Options {
-	return opts.Without(coap.Observe).AddUint(coap.Observe, seq&0xffffff)
+	id    observationID
+	ended atomic.Bool
+	seq   atomic.Uint32
 }
 
 // observationID identifies an observation of one peer by its token and its
 // options: a cancellation must repeat them all but Observe and ETag (RFC 7641
 // §3.6, compared after decryption), and another request with the same token
 // leaves it alone (RFC 8613 §4.1.3.5).
-func (r *Incoming) observationID() string {
-	key := payloadKey(cacheKey(r.inner.code, r.inner.opts, coap.ETag, coap.RequestTag), r.inner.payload)
-	return string(r.Token) + "\x00" + key
+type observationID struct{ token, key string }
+
+func (r *Incoming) observationID() observationID {
+	in := r.inner()
+	return observationID{string(r.Token), payloadKey(cacheKey(in.code, in.opts, coap.ETag, coap.RequestTag), in.payload)}
 }
 
 // register begins an observation, in place of an earlier one of the same
-// token and options.
-func (e *Endpoint) register(r *Incoming) (*Observation, error) {
-	id := r.observationID()
-	e.mu.Lock()
-	defer e.mu.Unlock()
+// token and options. It returns nil if the peer has too many.
+func (e *Endpoint) register(r *Incoming) *Observation {
+	o := &Observation{e: e, in: r, id: r.observationID()}
+	if r.downloadKey() == o.id.key {
+		r.key = o.id.key // one copy of it
+	}
 	s := e.state(r.Peer.Name())
-	o := &Observation{e: e, in: r, id: id}
-	if old := s.observations[id]; old != nil {
-		old.ended = true
-		o.seq = old.seq + 1 // the client still orders by what it saw (RFC 7641 §3.4)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if old := s.observations[o.id]; old != nil {
+		old.ended.Store(true)
+		o.seq.Store(old.seq.Load() + 1)
 	} else if len(s.observations) >= e.cfg.MaxObservations {
-		return nil, ErrTooLarge
+		return nil
 	}
 	if s.observations == nil {
-		s.observations = map[string]*Observation{}
+		s.observations = map[observationID]*Observation{}
 	}
-	s.observations[id] = o
-	return o, nil
+	s.observations[o.id] = o
+	return o
 }
 
 // cancel ends the observation that the request names, if there is one.
 func (e *Endpoint) cancel(r *Incoming) {
+	s := e.find(r.Peer.Name())
+	if s == nil {
+		return
+	}
 	id := r.observationID()
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if s := e.peers[r.Peer.Name()]; s != nil {
-		if o := s.observations[id]; o != nil {
-			o.ended = true
-			delete(s.observations, id)
-		}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if o := s.observations[id]; o != nil {
+		o.ended.Store(true)
+		delete(s.observations, id)
 	}
 }
 
 // observing reports whether the peer has an observation with that token.
 func (e *Endpoint) observing(peer string, token []byte) bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if s := e.peers[peer]; s != nil {
-		for _, o := range s.observations {
-			if string(o.in.Token) == string(token) {
-				return true
-			}
+	s := e.find(peer)
+	if s == nil {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id := range s.observations {
+		if id.token == string(token) {
+			return true
 		}
 	}
 	return false
@@ -90,19 +93,19 @@ func (o *Observation) Peer() string { return o.in.Peer.Name() }
 func (o *Observation) Token() []byte { return o.in.Token }
 
 // Ended reports whether the observation is over.
-func (o *Observation) Ended() bool {
-	o.e.mu.Lock()
-	defer o.e.mu.Unlock()
-	return o.ended
-}
+func (o *Observation) Ended() bool { return o.ended.Load() }
 
 // End ends the observation: the client reset a notification, its connection is
 // gone, or the resource is. Nothing is sent.
 func (o *Observation) End() {
-	o.e.mu.Lock()
-	defer o.e.mu.Unlock()
-	o.ended = true
-	if s := o.e.peers[o.in.Peer.Name()]; s != nil && s.observations[o.id] == o {
+	o.ended.Store(true)
+	s := o.e.find(o.in.Peer.Name())
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.observations[o.id] == o {
 		delete(s.observations, o.id)
 	}
 }
@@ -110,35 +113,36 @@ func (o *Observation) End() {
 // Notify protects a notification under a Partial IV of its own (RFC 8613
 // §8.3.1). The message needs no Observe option; a response of class 4 or 5
 // ends the observation (RFC 7641 §4.2). A payload larger than a block goes out
-// as its first block, the others are served on request. Notifications of one
-// observation must be sent in the order in which they were sealed.
+// as its first block, the others are served on request. One goroutine at a
+// time may call it, and notifications must be sent in the order in which they
+// were sealed.
 //
-// Errors: ErrEnded, and those of [oscore.Context.SealResponse]; among them
-// ErrContextChanged, when the peer derived its context anew, ends it too.
+// Errors: ErrEnded, ErrTainted, and those of [oscore.Context.SealResponse];
+// among them ErrContextChanged, when the peer derived its context anew, and
+// ErrSequenceExhausted end the observation. After any other, such as one of
+// the storage, nothing was sent and the observation goes on.
 func (o *Observation) Notify(now time.Time, m oscore.Message) (oscore.Message, error) {
-	opts, payload, err := coap.Split(m.Body)
+	resp, err := parse(m)
 	if err != nil {
 		return oscore.Message{}, err
 	}
-	final := !coap.Code(m.Code).IsSuccess()
-	o.e.mu.Lock()
-	if o.ended {
-		o.e.mu.Unlock()
+	if o.ended.Load() {
 		return oscore.Message{}, ErrEnded
 	}
-	o.seq++
-	seq := o.seq
-	o.e.mu.Unlock()
-	resp := request{m.Code, opts, payload}
-	if final {
-		resp.opts = opts.Without(coap.Observe)
-		o.End()
-	} else {
-		resp.opts = withObserve(resp.opts, seq)
+	if o.in.Peer.Tainted() {
+		return oscore.Message{}, ErrTainted
+	}
+	resp.opts = resp.opts.Without(coap.Observe, coap.RequestTag)
+	final := !coap.Code(m.Code).IsSuccess()
+	if !final {
+		// The outer value orders notifications for proxies; this side's client
+		// goes by the Partial IV.
+		resp.opts = resp.opts.AddUint(coap.Observe, o.seq.Add(1)&0xffffff)
 	}
 	resp = o.e.slice(now, o.in, resp)
 	out, err := o.in.Peer.SealResponse(nil, &o.in.req, resp.message(resp.payload))
-	if err != nil {
+	switch {
+	case err == nil && final, errors.Is(err, oscore.ErrContextChanged), errors.Is(err, oscore.ErrSequenceExhausted):
 		o.End()
 	}
 	return out, err

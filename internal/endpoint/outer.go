@@ -1,6 +1,7 @@
 package endpoint
 
 import (
+	"container/list"
 	"sync"
 	"time"
 
@@ -11,33 +12,40 @@ import (
 // Reassembler puts the outer blocks of protected messages together (RFC 8613
 // §4.1.3.4.2): a hop cut what an endpoint had sealed whole. Nothing vouches for
 // a block before the whole is opened, so a message is bounded by
-// MAX_UNFRAGMENTED_SIZE, and all messages under assembly by a fixed number of
-// bytes. It is safe for concurrent use.
+// MAX_UNFRAGMENTED_SIZE, and all messages under assembly by a number of bytes,
+// everything counted. Where they are spent the message idle for longest makes
+// room: a flood has to outrun the round trip of a genuine transfer, and cannot
+// lock it out by what it left behind. It is safe for concurrent use.
 type Reassembler struct {
 	max      int
 	total    int
 	lifetime time.Duration
 
 	mu    sync.Mutex
-	parts map[string]*part
+	parts map[string]*list.Element // of *part
+	idle  list.List                // longest first
 	held  int
 }
 
-// maxParts bounds the messages under assembly, whatever their length.
-const maxParts = 4096
-
 // part is a message under assembly.
 type part struct {
+	key  string
 	opts coap.Options
 	body []byte
+	size int // of what it holds beside body
 	at   time.Time
 }
+
+// partOverhead is what a part costs beside its bytes.
+const partOverhead = 512
+
+func (p *part) cost() int { return p.size + cap(p.body) }
 
 // NewReassembler returns a reassembler for messages whose ciphertext is up to
 // max bytes (MAX_UNFRAGMENTED_SIZE), holding at most total bytes of all
 // together, each for the lifetime after its last block.
 func NewReassembler(max, total int, lifetime time.Duration) *Reassembler {
-	return &Reassembler{max: max, total: total, lifetime: lifetime, parts: map[string]*part{}}
+	return &Reassembler{max: max, total: total, lifetime: lifetime, parts: map[string]*list.Element{}}
 }
 
 // Request takes a protected request. whole tells that out is a request without
@@ -45,23 +53,25 @@ func NewReassembler(max, total int, lifetime time.Duration) *Reassembler {
 // 4.13. Blocks belong together by source, outer cache key, which holds the
 // OSCORE option, and Request-Tag.
 func (a *Reassembler) Request(now time.Time, source string, m oscore.Message) (out oscore.Message, whole bool) {
-	r, err := parse(m)
-	if err != nil {
-		return oscore.Message{Code: byte(coap.BadRequest)}, false
+	k, code := scan(m.Body)
+	if code != 0 {
+		return oscore.Message{Code: byte(code)}, false
 	}
-	b, isBlock, err := r.block(coap.Block1)
-	switch {
-	case err != nil:
-		return oscore.Message{Code: byte(coap.BadOption)}, false
-	case !isBlock:
+	if k.has&hasBlock1 == 0 {
 		return m, true
 	}
+	r, _ := parse(m) // scan has walked it
 	opts := r.opts.Without(coap.Block1, coap.Size1)
-	code := a.add(now, source+"\x00"+cacheKey(r.code, opts), opts, b, r.payload)
-	if code == 0 {
-		return a.finish(source+"\x00"+cacheKey(r.code, opts), r.code), true
+	size, _ := r.opts.Uint(coap.Size1)
+	key := "request\x00" + source + "\x00" + outerKey(r.code, opts)
+	code = coap.RequestEntityTooLarge
+	if uint64(size) <= uint64(a.max) {
+		out, code = a.add(now, key, r.code, opts, k.block1, r.payload)
 	}
-	reply := coap.Options{}.Add(coap.Block1, b.Append(nil))
+	if code == 0 {
+		return out, true
+	}
+	reply := coap.Options{}.Add(coap.Block1, k.block1.Append(nil))
 	if code == coap.RequestEntityTooLarge {
 		reply = reply.AddUint(coap.Size1, uint32(a.max))
 	}
@@ -73,91 +83,87 @@ func (a *Reassembler) Request(now time.Time, source string, m oscore.Message) (o
 // block to ask the hop for, under the same request; ok is false when the blocks
 // do not fit together or are too large, and the message is to be dropped.
 func (a *Reassembler) Response(now time.Time, key string, m oscore.Message) (out oscore.Message, whole bool, next coap.Block, ok bool) {
-	r, err := parse(m)
-	if err != nil {
+	k, code := scan(m.Body)
+	if code != 0 {
 		return out, false, next, false
 	}
-	b, isBlock, err := r.block(coap.Block2)
-	switch {
-	case err != nil:
-		return out, false, next, false
-	case !isBlock:
+	if k.has&hasBlock2 == 0 {
 		return m, true, next, true
 	}
-	switch a.add(now, key, r.opts.Without(coap.Block2, coap.Size2), b, r.payload) {
+	r, _ := parse(m) // scan has walked it
+	out, code = a.add(now, "response\x00"+key, r.code, r.opts.Without(coap.Block2, coap.Size2), k.block2, r.payload)
+	switch code {
 	case 0:
-		return a.finish(key, r.code), true, next, true
+		return out, true, next, true
 	case coap.Continue:
-		return out, false, coap.Block{Num: b.Num + 1, SZX: b.SZX}, true
+		return out, false, coap.Block{Num: k.block2.Num + 1, SZX: k.block2.SZX}, true
 	}
 	return out, false, next, false
 }
 
-// add takes one block. It returns 0 when the message is whole, Continue, or an
+// add takes one block. It returns the whole message and 0, or Continue, or an
 // error code after which nothing of the message is left.
-func (a *Reassembler) add(now time.Time, key string, opts coap.Options, b coap.Block, payload []byte) coap.Code {
+func (a *Reassembler) add(now time.Time, key string, code byte, opts coap.Options, b coap.Block, payload []byte) (oscore.Message, coap.Code) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if b.Num == 0 {
-		a.drop(key)
-		if len(a.parts) >= maxParts {
-			a.expire(now)
-			if len(a.parts) >= maxParts {
-				return coap.ServiceUnavailable
-			}
-		}
-		a.parts[key] = &part{opts: opts.Clone(), at: now}
-	}
-	p := a.parts[key]
+	var none oscore.Message
+	a.expire(now)
+	el := a.parts[key]
 	switch {
-	case p == nil:
-		return coap.RequestEntityIncomplete
+	case b.Num == 0:
+		a.drop(el)
+		opts = opts.Clone()
+		p := &part{key: key, opts: opts, size: partOverhead + 2*len(key)}
+		for _, o := range opts {
+			p.size += len(o.Value) + 32
+		}
+		el = a.idle.PushBack(p)
+		a.parts[key] = el
+		a.held += p.cost()
+	case el == nil:
+		return none, coap.RequestEntityIncomplete
+	}
+	p := el.Value.(*part)
+	switch {
 	case len(p.body) != b.Offset(), b.More && len(payload) != b.Size(), len(payload) > b.Size():
-		a.drop(key)
-		return coap.RequestEntityIncomplete
+		a.drop(el)
+		return none, coap.RequestEntityIncomplete
 	case len(p.body)+len(payload) > a.max:
-		a.drop(key)
-		return coap.RequestEntityTooLarge
+		a.drop(el)
+		return none, coap.RequestEntityTooLarge
 	}
-	if a.held+len(payload) > a.total {
-		a.expire(now)
-		if a.held+len(payload) > a.total {
-			a.drop(key)
-			return coap.ServiceUnavailable
-		}
-	}
+	a.held -= p.cost()
 	p.body = append(p.body, payload...)
+	a.held += p.cost()
 	p.at = now
-	a.held += len(payload)
-	if b.More {
-		return coap.Continue
-	}
-	return 0
-}
-
-// finish takes a whole message out.
-func (a *Reassembler) finish(key string, code byte) oscore.Message {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	p := a.parts[key]
-	if p == nil {
-		return oscore.Message{} // taken out by a concurrent first block
-	}
-	a.drop(key)
-	return oscore.Message{Code: code, Body: coap.AppendBody(nil, p.opts, p.body)}
-}
-
-func (a *Reassembler) drop(key string) {
-	if p := a.parts[key]; p != nil {
-		a.held -= len(p.body)
-		delete(a.parts, key)
-	}
-}
-
-func (a *Reassembler) expire(now time.Time) {
-	for key, p := range a.parts {
-		if now.Sub(p.at) > a.lifetime {
-			a.drop(key)
+	a.idle.MoveToBack(el)
+	for a.held > a.total {
+		oldest := a.idle.Front()
+		a.drop(oldest)
+		if oldest == el {
+			return none, coap.ServiceUnavailable
 		}
 	}
+	if b.More {
+		return none, coap.Continue
+	}
+	a.drop(el)
+	return oscore.Message{Code: code, Body: coap.AppendBody(nil, p.opts, p.body)}, 0
+}
+
+// expire drops what has been idle for longer than the lifetime.
+func (a *Reassembler) expire(now time.Time) {
+	for el := a.idle.Front(); el != nil && now.Sub(el.Value.(*part).at) > a.lifetime; el = a.idle.Front() {
+		a.drop(el)
+	}
+}
+
+func (a *Reassembler) drop(el *list.Element) {
+	if el == nil {
+		return
+	}
+	p := el.Value.(*part)
+	a.held -= p.cost()
+	delete(a.parts, p.key)
+	a.idle.Remove(el)
 }

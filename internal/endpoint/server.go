@@ -2,6 +2,7 @@ package endpoint
 
 import (
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/oscorelay/oscorelay/internal/coap"
@@ -9,6 +10,7 @@ import (
 )
 
 // Inbound is a request as the transport received it, outer blocks assembled.
+// Its bytes must stay as they are until the request is answered.
 type Inbound struct {
 	Source   string // names the sender's address, for rate limits and events
 	Token    []byte
@@ -39,12 +41,17 @@ type Result struct {
 	Incoming *Incoming
 	// Verified tells that the message was authentic and no replay: only then
 	// may the transport remember the exchange and answer its retransmission
-	// from memory. A forged message must leave no trace.
+	// from memory. A forged message must leave no trace, nor one that may be a
+	// replay because the window was lost.
 	Verified bool
 	Reason   Reason // why it was not delivered
 	Peer     string // "" if unknown
 	Err      error
 }
+
+// candidates are rooms for look-ups, which an interface call would move to the
+// heap each time.
+var candidates = sync.Pool{New: func() any { return new([oscore.MaxCandidates]oscore.Peer) }}
 
 // Receive processes a request (RFC 8613 §8.2).
 //
@@ -64,23 +71,31 @@ func (e *Endpoint) Receive(now time.Time, in Inbound) Result {
 	if e.cfg.Keyring == nil {
 		return e.refuse(now, in, opt, "", oscore.ErrNoContext)
 	}
-	var room [oscore.MaxCandidates]oscore.Peer
+	room := candidates.Get().(*[oscore.MaxCandidates]oscore.Peer)
+	defer candidates.Put(room)
+	defer clear(room[:])
 	peers, match := e.cfg.Keyring.Find(room[:0], opt.KID, opt.KIDContext)
 	switch match {
 	case oscore.MatchExact, oscore.MatchKID:
+		return e.receive(now, in, opt, peers)
 	case oscore.MatchRederive:
 		return e.receiveRederive(now, in, opt, peers)
-	default:
-		return e.refuse(now, in, opt, "", oscore.ErrNoContext)
 	}
+	return e.refuse(now, in, opt, "", oscore.ErrNoContext)
+}
+
+// receive tries the peers that a request may be from. Of several refusals a
+// replay counts: it alone says that the message was somebody's.
+func (e *Endpoint) receive(now time.Time, in Inbound, opt oscore.Option, peers []oscore.Peer) Result {
+	r := &Incoming{e: e, Source: in.Source, Token: in.Token, opt: opt}
 	var worst error = oscore.ErrNoContext
 	name := ""
 	for _, peer := range peers {
-		r := &Incoming{e: e, Peer: peer, Source: in.Source, Token: in.Token, opt: opt}
-		m, err := peer.OpenRequest(nil, &r.req, in.Message)
+		r.Peer = peer
+		m, err := peer.OpenRequest(r.room[:0], &r.req, in.Message)
 		switch {
 		case err == nil, errors.Is(err, oscore.ErrUnproven), errors.Is(err, oscore.ErrPlaintext):
-			return e.verified(now, in, r, m, err)
+			return e.verified(now, in, r, m, err, false)
 		case errors.Is(err, oscore.ErrNoContext):
 			// the look-up raced with a change of context
 		case errors.Is(err, oscore.ErrReplay), worst == oscore.ErrNoContext:
@@ -97,98 +112,105 @@ func (e *Endpoint) Receive(now time.Time, in Inbound) Result {
 }
 
 // verified goes on with a request that some context verified; err is nil,
-// ErrUnproven or ErrPlaintext.
-func (e *Endpoint) verified(now time.Time, in Inbound, r *Incoming, m oscore.Message, err error) Result {
+// ErrUnproven or ErrPlaintext. fresh tells that something proves it fresh
+// already.
+func (e *Endpoint) verified(now time.Time, in Inbound, r *Incoming, m oscore.Message, err error, fresh bool) Result {
 	name := r.Peer.Name()
-	echo := echoOf(m)
-	freshEcho := echo != nil && e.echo.fresh(now, name, echo, e.cfg.EchoLifetime)
+	if r.Peer.Tainted() {
+		return e.offerRederive(now, r) // nothing may be sealed under this context
+	}
+	var code coap.Code
+	r.marks, code = scan(m.Body)
+	fresh = fresh || r.marks.echo != nil && e.echo.fresh(now, name, r.marks.echo, e.cfg.EchoLifetime)
 	if errors.Is(err, oscore.ErrUnproven) {
-		if r.Peer.Tainted() {
-			return e.offerRederive(now, in, r)
-		}
-		if !freshEcho {
+		settings := r.Peer.Settings()
+		switch {
+		case fresh:
+		case settings.NoEcho && settings.Rederive&oscore.RoleServer != 0:
+			return e.offerRederive(now, r)
+		default:
 			return e.challenge(now, r)
 		}
-		if err := r.Peer.AcceptEcho(&r.req); err != nil {
-			return e.refuse(now, in, r.opt, name, oscore.ErrReplay)
+		if err := r.Peer.AcceptEcho(&r.req); errors.Is(err, oscore.ErrReplay) {
+			return e.refuse(now, in, r.opt, name, err)
+		} else if err != nil {
+			return e.drop(r, ReasonStorage, err)
 		}
 		err = nil
-		if m.Code == 0 { // ErrUnproven hid a malformed plaintext
-			err = oscore.ErrPlaintext
-		}
+	}
+	if err == nil && code != 0 {
+		err = coap.ErrFormat
 	}
 	if err != nil {
 		r.report(ReasonPlaintext, err)
-		return r.reply(coap.BadRequest, ReasonPlaintext)
+		return r.reply(max(code, coap.BadRequest), ReasonPlaintext)
 	}
-	if coap.Code(m.Code).IsSignal() && !in.Reliable {
-		return e.drop(r, ReasonPlaintext, nil) // RFC 8323's codes mean nothing over datagrams
+	r.Message, r.opened = m, m
+	if coap.Code(m.Code).IsSignal() {
+		if !in.Reliable {
+			return e.drop(r, ReasonPlaintext, nil) // RFC 8323's codes mean nothing over datagrams
+		}
+		// No method, no path, no blocks: a signal's options are its own.
+		r.marks = marks{}
+		return Result{Verdict: Deliver, Incoming: r, Verified: true, Peer: name}
 	}
-	inner, err := parse(m)
-	if err != nil {
-		return r.reply(coap.BadRequest, ReasonPlaintext)
-	}
-	r.inner = inner
-	if e.cfg.Allow != nil && !e.cfg.Allow(name, coap.Code(inner.code), inner.path()) {
+	if e.cfg.Allow != nil && !e.cfg.Allow(name, coap.Code(m.Code), r.path()) {
 		r.report(ReasonForbidden, nil)
 		return r.reply(coap.Forbidden, ReasonForbidden)
 	}
-	return e.admit(now, r, freshEcho)
+	return e.admit(now, r, fresh)
 }
 
 // admit applies the freshness policy, then the block-wise layer.
-func (e *Endpoint) admit(now time.Time, r *Incoming, freshEcho bool) Result {
-	name, inner := r.Peer.Name(), r.inner
-	policy := e.policy(name, inner)
-	b1, isB1, err := inner.block(coap.Block1)
-	if err != nil {
-		return r.reply(coap.BadRequest, ReasonPlaintext)
+func (e *Endpoint) admit(now time.Time, r *Incoming, fresh bool) Result {
+	k := &r.marks
+	must, offer := e.mustProve(r, r.opened.Code)
+	if k.has&hasBlock1 != 0 && k.block1.Num > 0 && k.block1.More {
+		// Of an upload the first block is challenged, to spare the others, and
+		// the last, which applies it.
+		must = false
 	}
-	e.mu.Lock()
-	s := e.state(name)
-	needed := policy == FreshAlways || policy == FreshUnsafe && unsafe(inner.code) || policy == FreshFirst && !s.used
-	// Of an upload the first block is challenged, to spare the others, and the
-	// last, which applies it.
-	if isB1 && b1.Num > 0 && b1.More {
-		needed = false
-	}
-	if !needed || freshEcho {
-		s.used = true
-	}
-	e.mu.Unlock()
-	if needed && !freshEcho {
+	if fresh {
+		e.proved(r.Peer.Name())
+	} else if must {
 		return e.challenge(now, r)
 	}
-	r.offerEcho = policy >= FreshUnsafe
-	if isB1 {
-		whole, res := e.receiveBlock1(now, r, b1)
+	r.offerEcho = offer
+	if k.has&stripped != 0 {
+		return e.transfer(now, r)
+	}
+	if k.has&hasObserve != 0 && k.observe == 1 {
+		e.cancel(r)
+	}
+	return Result{Verdict: Deliver, Incoming: r, Verified: true, Peer: r.Peer.Name()}
+}
+
+// transfer delivers a request that holds a block, or an option that the
+// application has no use for, unless the endpoint answers it by itself.
+func (e *Endpoint) transfer(now time.Time, r *Incoming) Result {
+	k := &r.marks
+	if k.has&hasBlock1 != 0 {
+		whole, res := e.receiveBlock1(now, r, k.block1)
 		if !whole {
 			return res
 		}
 	}
-	r.key = payloadKey(cacheKey(r.inner.code, r.inner.opts), r.inner.payload)
-	b2, isB2, err := r.inner.block(coap.Block2)
-	if err != nil {
-		return r.reply(coap.BadRequest, ReasonPlaintext)
-	}
-	if isB2 {
-		r.block2, r.wantsBlock2 = b2, true
-		if b2.Num > 0 {
-			if m, ok := e.nextBlock(now, r, b2); ok {
-				return r.sendWith(m, "")
-			}
-			if unsafe(r.inner.code) {
-				// The handler must not run again for a further block.
-				return r.reply(coap.RequestEntityIncomplete, ReasonStale)
-			}
+	if k.has&hasBlock2 != 0 && k.block2.Num > 0 {
+		if m, ok := e.nextBlock(now, r, k.block2); ok {
+			return r.sendWith(m, "")
 		}
-		r.inner.opts = r.inner.opts.Without(coap.Block2)
+		if unsafe(r.opened.Code) {
+			// The handler must not run again for a further block.
+			return r.reply(coap.RequestEntityIncomplete, ReasonStale)
+		}
 	}
-	if v, ok := r.inner.opts.Uint(coap.Observe); ok && v == 1 {
+	if k.has&hasObserve != 0 && k.observe == 1 {
 		e.cancel(r)
 	}
-	r.Message = oscore.Message{Code: r.inner.code, Body: coap.AppendBody(nil, r.inner.opts.Without(coap.Echo, coap.RequestTag), r.inner.payload)}
-	return Result{Verdict: Deliver, Incoming: r, Verified: true, Peer: name}
+	in := *r.inner() // which goes on holding all options, for keys
+	in.opts = in.opts.Without(coap.Block1, coap.Block2, coap.Echo, coap.RequestTag)
+	r.Message = in.message(in.payload)
+	return Result{Verdict: Deliver, Incoming: r, Verified: true, Peer: r.Peer.Name()}
 }
 
 // refuse answers with one of §8.2's plain errors, or not at all.
