@@ -23,7 +23,6 @@ type Context struct {
 	kidContext []byte // as sent in requests; nil: none
 	next       uint64 // the next sender sequence number
 	limit      uint64 // end of the lease, exclusive
-	numbered   uint64 // messages sealed under a sequence number
 	window     Window
 	windowSize int
 	nonce      [maxNonce]byte // scratch: the nonce of a response with a Partial IV
@@ -91,7 +90,6 @@ func (c *Context) take() (uint64, error) {
 	}
 	n := c.next
 	c.next++
-	c.numbered++
 	return n, nil
 }
 
@@ -161,11 +159,15 @@ func (c *Context) SetKIDContext(b []byte) error {
 	return nil
 }
 
-// Usage counts what was done under a context's keys, for the limits of
+// Usage tells what was done under a context's keys, for the limits of
 // draft-ietf-core-oscore-key-limits.
 type Usage struct {
-	Encrypted uint64 // messages sealed under the Sender Key: count_q
-	Failed    uint64 // messages that the Recipient Key refused: count_v
+	// Encrypted bounds the messages sealed under the Sender Key: est_q, which
+	// needs no counter that would have to survive a restart. It is the next
+	// sequence number, plus the number above the highest received Partial IV
+	// for the responses that used a request's nonce.
+	Encrypted uint64
+	Failed    uint64 // messages that the Recipient Key refused since New: count_v
 	LimitQ    uint64 // encryptions after which the context should be renewed
 	LimitV    uint64 // failed decryptions after which it should be renewed
 }
@@ -178,10 +180,9 @@ func (u Usage) Near() bool {
 // limitQ is the same for all algorithms (key-limits §2.1.1).
 const limitQ = 1 << 20
 
-// Usage returns the counters of the context's keys. Responses that are sealed
-// or opened elsewhere at the same time are counted too.
+// Usage returns the use that was made of the context's keys.
 func (c *Context) Usage() Usage {
-	return Usage{c.numbered + c.keys.answered.Load(), c.keys.failed.Load(), limitQ, aeads[c.Algorithm()].limitV}
+	return Usage{c.next + c.window.next, c.keys.failed.Load(), limitQ, aeads[c.Algorithm()].limitV}
 }
 
 // Wipe overwrites the keys; those of AES-GCM and ChaCha20/Poly1305 are inside

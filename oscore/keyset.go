@@ -22,9 +22,8 @@ type keyset struct {
 	nonceLen  uint8
 	tagLen    uint8
 
-	answered atomic.Uint64 // responses sealed under a request's nonce
-	failed   atomic.Uint64 // messages that the Recipient Key refused
-	lent     atomic.Bool   // a response was sealed under another keyset's nonce
+	failed atomic.Uint64 // messages that the Recipient Key refused
+	lent   atomic.Bool   // a response was sealed under another keyset's nonce
 }
 
 const (

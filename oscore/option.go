@@ -105,13 +105,15 @@ func (o *Option) append(dst []byte) []byte {
 		flags |= flagKID
 	}
 	dst = append(dst, flags)
-	for _, b := range o.PartialIV { // a call of memmove costs more
+	//lint:ignore S1011 for so few bytes a call of memmove costs more
+	for _, b := range o.PartialIV {
 		dst = append(dst, b)
 	}
 	if o.KIDContext != nil {
 		dst = append(dst, byte(len(o.KIDContext)))
 		dst = append(dst, o.KIDContext...)
 	}
+	//lint:ignore S1011 for so few bytes a call of memmove costs more
 	for _, b := range o.KID {
 		dst = append(dst, b)
 	}

@@ -135,7 +135,6 @@ func (r *Request) sealOnce(dst []byte, k *keyset, m Message, opt *Option) (Messa
 	if k != r.keys && !k.lent.CompareAndSwap(false, true) {
 		return Message{}, ErrNonceSpent
 	}
-	k.answered.Add(1)
 	return k.protect(dst, r.nonceBytes(), r.aadBytes(), m, responseCode(&s), &s, opt)
 }
 
