@@ -156,13 +156,11 @@ func (r *release) job(t testing.TB, uris ...string) (Config, *memory) {
 // relay stands between a client and a mirror, on real sockets, and does what
 // its two functions say: each gets a datagram and sends what it likes.
 type relay struct {
-	conn     *net.UDPConn
-	origin   *net.UDPConn
-	mu       sync.Mutex
-	client   net.Addr
-	upward   func(b []byte, send func([]byte))
-	downward func(b []byte, send func([]byte))
-	reply    func([]byte) // straight to the client
+	conn   *net.UDPConn
+	origin *net.UDPConn
+	mu     sync.Mutex
+	client net.Addr
+	reply  func([]byte) // straight to the client
 }
 
 func newRelay(t testing.TB, origin string, upward, downward func(r *relay, b []byte, send func([]byte))) string {

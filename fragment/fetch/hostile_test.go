@@ -80,6 +80,7 @@ func TestInjectorDoesNotEvictTheGoodMirror(t *testing.T) {
 				uris = append(uris, r.uri(dead.LocalAddr().String(), kilo))
 			}
 			c, flash := r.job(t, uris...)
+			c.Timing.AckTimeout /= 4 // the dead one costs timeouts
 			res := complete(t, c, flash, r.image)
 			for _, m := range res.Mirrors {
 				if m.Dropped {
