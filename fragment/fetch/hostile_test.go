@@ -74,13 +74,13 @@ func TestInjectorDoesNotEvictTheGoodMirror(t *testing.T) {
 	for name, beside := range map[string]bool{"alone": false, "beside a dead one": true} {
 		t.Run(name, func(t *testing.T) {
 			uris := []string{r.uri(newRelay(t, r.serve(t), nil, forgeAll), kilo)}
+			r.timing.MaxRetransmit = 2 // the dead one costs timeouts
 			if beside {
 				dead := listen(t)
 				t.Cleanup(func() { _ = dead.Close() })
 				uris = append(uris, r.uri(dead.LocalAddr().String(), kilo))
 			}
 			c, flash := r.job(t, uris...)
-			c.Timing.AckTimeout /= 4 // the dead one costs timeouts
 			res := complete(t, c, flash, r.image)
 			for _, m := range res.Mirrors {
 				if m.Dropped {
@@ -333,6 +333,7 @@ func TestAuthenticatedLiarIsDropped(t *testing.T) {
 		liar := r.serve(t, func(s *fileserver.Server) {
 			s.Forge = func(_ string, _ int64, b []byte) { b[0] ^= 1 }
 		})
+		r.timing.AckTimeout /= 6 // the bucket's trickle is waited for
 		c, _ := r.job(t, r.uri(liar, kilo))
 		c.Sources[0].Authenticated = true
 		c.Manifest = func(context.Context, fragment.Name) ([]byte, error) { return r.signed.Bytes(), nil }
