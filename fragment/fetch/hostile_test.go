@@ -350,7 +350,7 @@ func TestAuthenticatedLiarIsDropped(t *testing.T) {
 func TestExhaustedBudgetSuspendsAndResumes(t *testing.T) {
 	r := newRelease(t, 200_000, 8, kilo)
 	var mu sync.Mutex
-	hostile := false
+	hostile := true
 	g, err := r.signed.Pinned(r.signed.Name(kilo))
 	if err != nil {
 		t.Fatal(err)
@@ -364,7 +364,6 @@ func TestExhaustedBudgetSuspendsAndResumes(t *testing.T) {
 			}
 		}
 	})
-	hostile = true
 	c, flash := r.job(t, r.uri(addr, kilo))
 	res, err := Run(t.Context(), c)
 	if !errors.Is(err, ErrSuspended) {
