@@ -30,7 +30,6 @@ func unitHashes(image io.ReaderAt, size uint32, leaf, unit uint8, workers int, p
 	for range max(1, min(workers, int(chunks))) {
 		wait.Go(func() {
 			h, buf := newHasher(), make([]byte, hashChunk)
-			var s stack
 			for failed.Load() == nil {
 				chunk := next.Add(1) - 1
 				if chunk >= chunks {
@@ -45,7 +44,7 @@ func unitHashes(image io.ReaderAt, size uint32, leaf, unit uint8, workers int, p
 				}
 				for i := at >> unit; len(part) > 0; i++ {
 					n := min(len(part), 1<<unit)
-					hashes[i] = h.unit(&s, part[:n], leaf)
+					hashes[i] = h.unit(part[:n], leaf)
 					part = part[n:]
 				}
 				if progress != nil {
@@ -128,17 +127,12 @@ func buildPages(image io.ReaderAt, g Geometry, root Hash, workers int, progress 
 	}
 	p := &Pages{geo: g, levels: [][]Hash{units}}
 	h := newHasher()
-	var s stack
 	for v := uint8(1); v <= g.depth; v++ {
 		below := p.levels[v-1]
 		level := make([]Hash, 0, g.Width(v))
 		for len(below) > 0 {
-			n := min(len(below), 1<<g.fan())
-			s.reset()
-			for _, sum := range below[:n] {
-				s.push(h, sum)
-			}
-			level = append(level, s.root(h))
+			n := copy(h.row[:1<<g.fan()], below)
+			level = append(level, h.reduce(n))
 			below = below[n:]
 		}
 		p.levels = append(p.levels, level)

@@ -207,7 +207,7 @@ func (im *Image) forget() {
 }
 
 // recheck looks whether flash holds a unit that the bits do not know of.
-func (im *Image) recheck(h *hasher, s *stack, offset int64, n int, want Hash) error {
+func (im *Image) recheck(h *hasher, offset int64, n int, want Hash) error {
 	if im.holds(offset, n) {
 		return nil
 	}
@@ -216,7 +216,7 @@ func (im *Image) recheck(h *hasher, s *stack, offset int64, n int, want Hash) er
 		_ = err // beyond what was ever written: the unit is simply not there
 		return nil
 	}
-	if h.unit(s, buf, im.leaf) != want {
+	if h.unit(buf, im.leaf) != want {
 		return nil
 	}
 	return im.mark(offset, n)

@@ -94,7 +94,7 @@ func TestSignOpen(t *testing.T) {
 			if _, err := Open(b, key); err != nil {
 				t.Fatal(err)
 			}
-			for _, text := range []string{fmt.Sprintf("%v", s), fmt.Sprintf("%+v", s), fmt.Sprintf("%#v", s), fmt.Sprintf("%s", s)} {
+			for _, text := range []string{fmt.Sprintf("%v", s), fmt.Sprintf("%+v", s), fmt.Sprintf("%#v", s), s.String()} {
 				if strings.Contains(text, "D:") || len(text) > 100 {
 					t.Fatalf("a signer shows itself as %q", text)
 				}

@@ -13,7 +13,6 @@ type Verifier struct {
 	root   Hash
 	image  *Image
 	hasher *hasher
-	stack  stack
 	slots  [][]slot // by level, from level 1
 	clock  uint64
 	doubts int // the image's, when the pages were taken
@@ -54,7 +53,7 @@ func NewVerifier(im *Image, g Geometry, c VerifierConfig) (*Verifier, error) {
 	}
 	im.buffer(int(g.unitSize()))
 	if g.depth == 0 && im.suspect {
-		if err := im.recheck(v.hasher, &v.stack, 0, int(g.size), v.root); err != nil {
+		if err := im.recheck(v.hasher, 0, int(g.size), v.root); err != nil {
 			return nil, err
 		}
 	}
@@ -99,7 +98,7 @@ func (v *Verifier) Offer(it Item, b []byte) error {
 }
 
 func (v *Verifier) unit(it Item, b []byte, want Hash) error {
-	if v.hasher.unit(&v.stack, b, v.geo.leaf) != want {
+	if v.hasher.unit(b, v.geo.leaf) != want {
 		return ErrForged
 	}
 	offset := int64(it.Index) << v.geo.Unit
@@ -111,7 +110,7 @@ func (v *Verifier) unit(it Item, b []byte, want Hash) error {
 
 func (v *Verifier) page(it Item, b []byte, want Hash) error {
 	n := v.geo.entries(it)
-	if v.hasher.page(&v.stack, b, n) != want || !zeros(b[n*len(want):]) {
+	if v.hasher.page(b, n) != want || !zeros(b[n*len(want):]) {
 		return ErrForged
 	}
 	if v.find(it) != nil {
@@ -132,7 +131,7 @@ func (v *Verifier) recheck(page Item, s *slot) error {
 	first := page.Index << v.geo.fan()
 	for i := range v.geo.entries(page) {
 		u := Item{0, first + uint32(i)}
-		err := v.image.recheck(v.hasher, &v.stack, int64(u.Index)<<v.geo.Unit, v.geo.Len(u), s.entry(i))
+		err := v.image.recheck(v.hasher, int64(u.Index)<<v.geo.Unit, v.geo.Len(u), s.entry(i))
 		if err != nil {
 			return err
 		}

@@ -122,7 +122,7 @@ func (v *manifestView) text(w io.Writer) {
 		}
 		line("layout", fmt.Sprintf("%s, %d units of %d bytes, pages of %d bytes in %d levels, header %d bytes (not signed)", kind, l.Units, l.Unit, l.Page, l.Depth, l.Header))
 		line("file size", fmt.Sprintf("%d bytes", l.Bytes))
-		line("device", fmt.Sprintf("holds %d bytes of pages and one unit", l.Memory))
+		line("device", fmt.Sprintf("holds %d bytes: a page of each level and a unit", l.Memory))
 		line("name", l.Name)
 		if len(l.Mirrors) > 0 {
 			line("mirrors", strings.Join(l.Mirrors, " ")+" (not signed)")

@@ -172,6 +172,9 @@ func fragmentCut(_ context.Context, sio stdio, args []string) error {
 	}
 	name := env.Name(l)
 	path := filepath.Join(*dir, name.String())
+	if strings.HasPrefix(path, "-") {
+		path = "./" + path // a name may begin like a flag
+	}
 	b := newBar(sio.err, "cutting", 2*int64(env.Manifest().Size))
 	err = writeWhole(path, func(w io.Writer) error {
 		return fragment.Cut(w, source, env, fragment.CutConfig{Layout: l, Workers: *workers, Progress: b.add})

@@ -62,11 +62,12 @@ type release struct {
 	key    fragment.PublicKey
 	policy fragment.Policy
 	files  map[string][]byte // by path
+	timing Timing            // of its jobs
 }
 
 func newRelease(t testing.TB, size int, leaf uint8, layouts ...fragment.Layout) *release {
 	t.Helper()
-	r := &release{image: make([]byte, size), files: map[string][]byte{}}
+	r := &release{image: make([]byte, size), files: map[string][]byte{}, timing: quick}
 	_, _ = rand.NewChaCha8([32]byte{1}).Read(r.image)
 	s, err := fragment.NewSigner(ed25519.NewKeyFromSeed(bytes.Repeat([]byte{7}, 32)), 0, nil)
 	if err != nil {
@@ -136,13 +137,13 @@ func (r *release) uri(addr string, l fragment.Layout) string {
 // job is a download's configuration with a guarded flash.
 func (r *release) job(t testing.TB, uris ...string) (Config, *memory) {
 	t.Helper()
-	u, err := ListenUDP(quick)
+	u, err := ListenUDP(r.timing)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = u.Close() })
 	flash := &memory{t: t, image: r.image}
-	c := Config{Keys: []fragment.PublicKey{r.key}, Policy: r.policy, Flash: flash, Journal: &memory{t: t}, Timing: quick}
+	c := Config{Keys: []fragment.PublicKey{r.key}, Policy: r.policy, Flash: flash, Journal: &memory{t: t}, Timing: r.timing}
 	for _, uri := range uris {
 		s, err := u.Source(t.Context(), uri)
 		if err != nil {
@@ -156,13 +157,11 @@ func (r *release) job(t testing.TB, uris ...string) (Config, *memory) {
 // relay stands between a client and a mirror, on real sockets, and does what
 // its two functions say: each gets a datagram and sends what it likes.
 type relay struct {
-	conn     *net.UDPConn
-	origin   *net.UDPConn
-	mu       sync.Mutex
-	client   net.Addr
-	upward   func(b []byte, send func([]byte))
-	downward func(b []byte, send func([]byte))
-	reply    func([]byte) // straight to the client
+	conn   *net.UDPConn
+	origin *net.UDPConn
+	mu     sync.Mutex
+	client net.Addr
+	reply  func([]byte) // straight to the client
 }
 
 func newRelay(t testing.TB, origin string, upward, downward func(r *relay, b []byte, send func([]byte))) string {

@@ -74,6 +74,7 @@ func TestInjectorDoesNotEvictTheGoodMirror(t *testing.T) {
 	for name, beside := range map[string]bool{"alone": false, "beside a dead one": true} {
 		t.Run(name, func(t *testing.T) {
 			uris := []string{r.uri(newRelay(t, r.serve(t), nil, forgeAll), kilo)}
+			r.timing.MaxRetransmit = 2 // the dead one costs timeouts
 			if beside {
 				dead := listen(t)
 				t.Cleanup(func() { _ = dead.Close() })
@@ -332,6 +333,7 @@ func TestAuthenticatedLiarIsDropped(t *testing.T) {
 		liar := r.serve(t, func(s *fileserver.Server) {
 			s.Forge = func(_ string, _ int64, b []byte) { b[0] ^= 1 }
 		})
+		r.timing.AckTimeout /= 6 // the bucket's trickle is waited for
 		c, _ := r.job(t, r.uri(liar, kilo))
 		c.Sources[0].Authenticated = true
 		c.Manifest = func(context.Context, fragment.Name) ([]byte, error) { return r.signed.Bytes(), nil }
@@ -348,7 +350,7 @@ func TestAuthenticatedLiarIsDropped(t *testing.T) {
 func TestExhaustedBudgetSuspendsAndResumes(t *testing.T) {
 	r := newRelease(t, 200_000, 8, kilo)
 	var mu sync.Mutex
-	hostile := false
+	hostile := true
 	g, err := r.signed.Pinned(r.signed.Name(kilo))
 	if err != nil {
 		t.Fatal(err)
@@ -362,7 +364,6 @@ func TestExhaustedBudgetSuspendsAndResumes(t *testing.T) {
 			}
 		}
 	})
-	hostile = true
 	c, flash := r.job(t, r.uri(addr, kilo))
 	res, err := Run(t.Context(), c)
 	if !errors.Is(err, ErrSuspended) {

@@ -100,10 +100,10 @@ type Code uint8
 const (
 	Changed          Code = 2<<5 | 4
 	Continue         Code = 2<<5 | 31
-	BadRequest       Code = 4<<5 | 0
+	BadRequest       Code = 4 << 5
 	MethodNotAllowed Code = 4<<5 | 5
 	Incomplete       Code = 4<<5 | 8
-	InternalError    Code = 5<<5 | 0
+	InternalError    Code = 5 << 5
 	// NoAnswer means that the request is to be treated as if it had not been
 	// received: no answer, and its message ID stays free for the genuine one.
 	NoAnswer Code = 0

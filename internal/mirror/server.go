@@ -56,6 +56,8 @@ func (s *Server) Serve(ctx context.Context, conn net.PacketConn) error {
 func (s *Server) answer(dst, datagram []byte, from net.Addr) []byte {
 	d, err := coap.ParseDatagram(datagram)
 	switch {
+	case len(datagram) < 4 || datagram[0]>>6 != 1:
+		return dst // §3: another version is silently ignored
 	case err != nil && d.Type == coap.Confirmable, err == nil && d.Type == coap.Confirmable && d.Code == coap.Empty:
 		// §4.2: a message in error, and §4.3: a ping.
 		return coap.Datagram{Type: coap.Reset, MessageID: d.MessageID}.Append(dst)
