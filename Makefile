@@ -49,7 +49,7 @@ interop-setup:
 	interop/setup.sh
 
 interop: interop-setup
-	$(GO) test -count=1 -tags interop ./interop/...
+	$(GO) test -count=1 -parallel 4 -tags interop ./interop/...
 
 # The tables of docs/ from the output of every test.
 proof: interop-setup

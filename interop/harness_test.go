@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/oscorelay/oscorelay/internal/proof"
+	"github.com/oscorelay/oscorelay/interop/ours"
 	"github.com/oscorelay/oscorelay/interop/peer"
 )
 
@@ -15,6 +17,7 @@ import (
 // fails here is the harness, the relay or a peer, not this library.
 
 func TestHarnessAiocoapToCalifornium(t *testing.T) {
+	t.Parallel()
 	ctx, port := peer.Interop(false), peer.FreePort(t)
 	server := peer.CaliforniumServer(t, port, ctx)
 	relay := peer.NewRelay(t, peer.Loopback(port))
@@ -23,6 +26,7 @@ func TestHarnessAiocoapToCalifornium(t *testing.T) {
 }
 
 func TestHarnessCaliforniumToAiocoap(t *testing.T) {
+	t.Parallel()
 	ctx, port := peer.Interop(true), peer.FreePort(t)
 	server := peer.AiocoapServer(t, port, ctx, filepath.Join(t.TempDir(), "server"))
 	relay := peer.NewRelay(t, peer.Loopback(port))
@@ -31,6 +35,7 @@ func TestHarnessCaliforniumToAiocoap(t *testing.T) {
 }
 
 func TestHarnessLibOSCOREToAiocoap(t *testing.T) {
+	t.Parallel()
 	ctx, port := peer.Interop(false), peer.FreePort(t)
 	server := peer.AiocoapServer(t, port, ctx, filepath.Join(t.TempDir(), "server"))
 	relay := peer.NewRelay(t, peer.Loopback(port))
@@ -39,6 +44,7 @@ func TestHarnessLibOSCOREToAiocoap(t *testing.T) {
 }
 
 func TestHarnessAiocoapToLibOSCORE(t *testing.T) {
+	t.Parallel()
 	ctx, port := peer.Interop(false), peer.FreePort(t)
 	server := peer.LibOSCOREServer(t, port, ctx)
 	relay := peer.NewRelay(t, peer.Loopback(port))
@@ -49,11 +55,28 @@ func TestHarnessAiocoapToLibOSCORE(t *testing.T) {
 // TestHarnessTshark lets an independent reader open the capture: what the
 // relay recorded is what the two said to each other, and it was sealed.
 func TestHarnessTshark(t *testing.T) {
+	t.Parallel()
 	peer.Component(t, "debian")
 	ctx, port := peer.Interop(false), peer.FreePort(t)
 	peer.LibOSCOREServer(t, port, ctx)
 	relay := peer.NewRelay(t, peer.Loopback(port))
 	client := peer.LibOSCOREClient(t, relay.Addr(), ctx)
+	readByTshark(t, client, relay, ctx)
+}
+
+// TestTshark lets it open what our client and our server say to each other.
+func TestTshark(t *testing.T) {
+	t.Parallel()
+	version := peer.Version(t, "debian", "tshark")
+	ctx, port := peer.Interop(false), peer.FreePort(t)
+	ours.StartServer(t, port, ctx, ours.Config{})
+	relay := peer.NewRelay(t, peer.Loopback(port))
+	readByTshark(t, ours.StartClient(t, relay.Addr(), ctx, ours.Config{}), relay, ctx)
+	proof.Interop(t, version, "our client → our server", "the capture opened by an independent reader")
+}
+
+func readByTshark(t *testing.T, client doer, relay *peer.Relay, ctx peer.Context) {
+	t.Helper()
 	client.Do(t, peer.Request{Method: "GET", Path: "/oscore/hello/2", Query: "first=1"})
 	file := filepath.Join(t.TempDir(), "capture.pcap")
 	relay.Capture().WritePcap(t, file)

@@ -21,6 +21,7 @@ import (
 // comes back asks for an Echo (RFC 8613 Appendix B.1.2), and libOSCORE's
 // client gives it.
 func TestHarnessEchoAfterKill(t *testing.T) {
+	t.Parallel()
 	ctx, port := peer.Interop(false), peer.FreePort(t)
 	state := filepath.Join(t.TempDir(), "server")
 	server := peer.AiocoapServer(t, port, ctx, state)
@@ -48,6 +49,7 @@ func TestHarnessEchoAfterKill(t *testing.T) {
 
 // TestHarnessRederivation runs Appendix B.2 between Californium and itself.
 func TestHarnessRederivation(t *testing.T) {
+	t.Parallel()
 	ctx, port := peer.Interop(false), peer.FreePort(t)
 	ctx.IDContext = []byte{1, 2, 3, 4, 5, 6, 7, 8}
 	server := peer.CaliforniumServer(t, port, ctx, "--b2")
@@ -79,6 +81,7 @@ func TestHarnessRederivation(t *testing.T) {
 // TestHarnessPlugtest plays the plug test of aiocoap's source package against
 // its own server: what it says of us later, it says of itself first.
 func TestHarnessPlugtest(t *testing.T) {
+	t.Parallel()
 	port := peer.FreePort(t)
 	peer.AiocoapPlugtestServer(t, port, filepath.Join(t.TempDir(), "server"), false)
 	relay := peer.NewRelay(t, peer.Loopback(port))

@@ -1,9 +1,12 @@
 package ours
 
 import (
+	"errors"
 	"net/netip"
 	"sync"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/oscorelay/oscorelay/interop/peer"
 	"github.com/oscorelay/oscorelay/keys"
@@ -63,10 +66,7 @@ func (s *Server) start() {
 	ep := gocoap.New(gc)
 	done := make(chan error, 1)
 	if s.cfg.TCP {
-		l, err := coapnet.NewTCPListener("tcp4", s.addr.String())
-		if err != nil {
-			s.t.Fatal(err)
-		}
+		l := bind(s.t, func() (*coapnet.TCPListener, error) { return coapnet.NewTCPListener("tcp4", s.addr.String()) })
 		server := tcp.NewServer(ep.TCPServer(s.router())...)
 		go func() { done <- server.Serve(l) }()
 		s.stop = func() {
@@ -76,16 +76,28 @@ func (s *Server) start() {
 		}
 		return
 	}
-	l, err := coapnet.NewListenUDP("udp4", s.addr.String())
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	l := bind(s.t, func() (*coapnet.UDPConn, error) { return coapnet.NewListenUDP("udp4", s.addr.String()) })
 	server := udp.NewServer(ep.UDPServer(s.router())...)
 	go func() { done <- server.Serve(l) }()
 	s.stop = func() {
 		server.Stop()
 		<-done
 		l.Close()
+	}
+}
+
+// bind opens the listener. After a crash the port may look taken for a moment:
+// a process that is being started holds copies of all sockets until its exec.
+func bind[L any](t testing.TB, listen func() (L, error)) L {
+	t.Helper()
+	for start := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		l, err := listen()
+		if err == nil {
+			return l
+		}
+		if !errors.Is(err, syscall.EADDRINUSE) || time.Since(start) > 5*time.Second {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -27,15 +27,21 @@ func Component(t testing.TB, name string) string {
 	return ""
 }
 
-// Version gives what is installed, for example "aiocoap 0.4.17".
-func Version(t testing.TB, name string) string {
+// Version gives what is installed, for example "aiocoap 0.4.17"; of a
+// component with several programs the one that is named.
+func Version(t testing.TB, name string, program ...string) string {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join(Component(t, name), "VERSION"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	first, _, _ := strings.Cut(string(b), "\n")
-	return first
+	for line := range strings.Lines(string(b)) {
+		if len(program) == 0 || strings.HasPrefix(line, program[0]+" ") {
+			return strings.TrimSpace(line)
+		}
+	}
+	t.Fatalf("%s: no version of %v in %q", name, program, b)
+	return ""
 }
 
 // Root gives the root of the repository.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -31,6 +32,10 @@ func FreePort(t testing.TB) uint16 {
 	t.Helper()
 	portsMu.Lock()
 	defer portsMu.Unlock()
+	// A process that is being started holds copies of all sockets until its
+	// exec, so that a closed port would look taken for a moment.
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	for range 200 {
 		port := uint16(portMin + rand.IntN(portMax-portMin))
 		if ports[port] {
