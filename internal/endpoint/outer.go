@@ -1,6 +1,7 @@
 package endpoint
 
 import (
+	"bytes"
 	"sync"
 	"time"
 
@@ -112,6 +113,8 @@ func (a *Reassembler) add(now time.Time, key string, opts coap.Options, b coap.B
 	switch {
 	case p == nil:
 		return coap.RequestEntityIncomplete
+	case b.More && b.Num > 0 && len(payload) == b.Size() && len(p.body) == b.Offset()+len(payload) && bytes.HasSuffix(p.body, payload):
+		return coap.Continue // the last block again: its answer was lost
 	case len(p.body) != b.Offset(), b.More && len(payload) != b.Size(), len(payload) > b.Size():
 		a.drop(key)
 		return coap.RequestEntityIncomplete

@@ -208,6 +208,17 @@ func (e *Endpoint) refuse(now time.Time, in Inbound, opt oscore.Option, peer str
 	return Result{Verdict: Drop, Reason: ReasonStorage, Peer: peer, Err: err}
 }
 
+// RefusePlain returns the answer to a request without an OSCORE option that the
+// caller does not serve: a plain 4.01. ok is false where Config.Silent or the
+// rate limits of plain answers rule it out.
+func (e *Endpoint) RefusePlain(now time.Time, source string) (answer oscore.Message, ok bool) {
+	e.event(Event{Reason: ReasonUnprotected, Source: source})
+	if e.cfg.Silent || !e.plain.take(now, source, e.cfg.ErrorRate, e.cfg.ErrorRateTotal) {
+		return oscore.Message{}, false
+	}
+	return oscore.Message{Code: byte(coap.Unauthorized)}, true
+}
+
 // drop ends a verified request without an answer.
 func (e *Endpoint) drop(r *Incoming, reason Reason, err error) Result {
 	r.report(reason, err)
