@@ -128,6 +128,8 @@ func (l *link) inspect(h mux.Handler, m *pool.Message) (drop bool) {
 	l.last.Store(time.Now().UnixNano())
 	code := coap.Code(m.Code())
 	switch {
+	case l.datagram && !wellTyped(m.Type(), code):
+		return true
 	case l.datagram && m.Type() == message.Reset:
 		l.reset(m.MessageID())
 		return false
@@ -140,6 +142,20 @@ func (l *link) inspect(h mux.Handler, m *pool.Message) (drop bool) {
 		return l.receiveResponse(m)
 	}
 	return false
+}
+
+// wellTyped reports whether a datagram of the type may have the code (RFC 7252
+// §4.1, Table 1). go-coap hands others to the router, and answers them.
+func wellTyped(typ message.Type, code coap.Code) bool {
+	switch typ {
+	case message.Confirmable:
+		return code == 0 || code.IsRequest() || code.IsResponse()
+	case message.NonConfirmable:
+		return code.IsRequest() || code.IsResponse()
+	case message.Acknowledgement:
+		return code == 0 || code.IsResponse()
+	}
+	return code == 0
 }
 
 // refusePlain answers a request without OSCORE by 4.01, unless the program

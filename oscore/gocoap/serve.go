@@ -373,11 +373,12 @@ func (s *serving) end() {
 }
 
 // unknownCritical reports whether a request holds an option that go-coap would
-// have refused outside (RFC 7252 §5.4.1).
+// have refused outside (RFC 7252 §5.4.1), or one that belongs outside (EDHOC,
+// RFC 9668 §3.3.1).
 func unknownCritical(options message.Options) bool {
 	for _, o := range options {
 		_, known := message.CoapOptionDefs[o.ID]
-		if o.ID&1 == 1 && (!known || o.ID == message.QBlock1 || o.ID == message.QBlock2) {
+		if o.ID&1 == 1 && (!known || o.ID == message.QBlock1 || o.ID == message.QBlock2 || o.ID == optionEDHOC) {
 			return true
 		}
 	}
