@@ -115,6 +115,29 @@ func (e *Endpoint) challenge(now time.Time, in *Incoming) Result {
 	return Result{Verdict: Reply, Message: sealed, Verified: true, Reason: ReasonChallenge, Peer: name}
 }
 
+// askFresh answers a request that the window accepted but the policy does not:
+// by a protected 4.01 with an Echo option (RFC 9175 §2.3). The request is no
+// replay, so that the answer takes its nonce, and nothing bounds the rate: the
+// request could not be accepted once more.
+func (e *Endpoint) askFresh(now time.Time, r *Incoming) Result {
+	if !e.echo.ok {
+		return e.drop(r, ReasonChallenge, nil)
+	}
+	r.report(ReasonChallenge, nil)
+	return r.sendWith(e.withEcho(now, r.Peer.Name(), oscore.Message{Code: byte(coap.Unauthorized)}), ReasonChallenge)
+}
+
+// withEcho returns the response with a fresh Echo value.
+func (e *Endpoint) withEcho(now time.Time, peer string, m oscore.Message) oscore.Message {
+	echo := e.echo.value(now, peer)
+	opts, payload, err := coap.Split(m.Body)
+	if echo == nil || err != nil {
+		return m
+	}
+	m.Body = coap.AppendBody(nil, opts.Add(coap.Echo, echo), payload)
+	return m
+}
+
 // echoOf returns the Echo option's value, nil if there is none.
 func echoOf(m oscore.Message) []byte {
 	v, _ := coap.Find(m.Body, coap.Echo)

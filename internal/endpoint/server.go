@@ -157,7 +157,7 @@ func (e *Endpoint) admit(now time.Time, r *Incoming, freshEcho bool) Result {
 	}
 	e.mu.Unlock()
 	if needed && !freshEcho {
-		return e.challenge(now, r)
+		return e.askFresh(now, r)
 	}
 	r.offerEcho = policy >= FreshUnsafe
 	if isB1 {
@@ -175,6 +175,9 @@ func (e *Endpoint) admit(now time.Time, r *Incoming, freshEcho bool) Result {
 		r.block2, r.wantsBlock2 = b2, true
 		if b2.Num > 0 {
 			if m, ok := e.nextBlock(now, r, b2); ok {
+				if r.offerEcho {
+					m = e.withEcho(now, name, m)
+				}
 				return r.sendWith(m, "")
 			}
 			if unsafe(r.inner.code) {

@@ -2,6 +2,7 @@ package gocoap
 
 import (
 	"context"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/plgd-dev/go-coap/v3/message/codes"
 	"github.com/plgd-dev/go-coap/v3/message/pool"
 	"github.com/plgd-dev/go-coap/v3/mux"
+	coapnet "github.com/plgd-dev/go-coap/v3/net"
 	udpclient "github.com/plgd-dev/go-coap/v3/udp/client"
 )
 
@@ -29,6 +31,7 @@ type link struct {
 	last     atomic.Int64 // when something was received
 	proven   atomic.Bool  // something verified
 	bound    atomic.Bool  // the endpoint sees what the connection receives
+	local    atomic.Pointer[coapnet.ControlMessage]
 
 	mu      sync.Mutex
 	closed  bool
@@ -142,6 +145,28 @@ func (l *link) inspect(h mux.Handler, m *pool.Message) (drop bool) {
 		return l.receiveResponse(m)
 	}
 	return false
+}
+
+// arrivedAt notes at which of this host's addresses a datagram arrived, for
+// answers to leave from it.
+func (l *link) arrivedAt(cm *coapnet.ControlMessage) {
+	if cm == nil || len(cm.Dst) == 0 || cm.Dst.IsMulticast() {
+		return
+	}
+	if old := l.local.Load(); old != nil && old.IfIndex == cm.GetIfIndex() && old.Src.Equal(cm.Dst) {
+		return
+	}
+	l.local.Store(&coapnet.ControlMessage{IfIndex: cm.GetIfIndex(), Src: append(net.IP(nil), cm.Dst...)})
+}
+
+// outgoing returns a message to fill in, which leaves from the address that the
+// peer sends to.
+func (l *link) outgoing(ctx context.Context) *pool.Message {
+	m := l.conn.AcquireMessage(ctx)
+	if cm := l.local.Load(); cm != nil {
+		m.SetControlMessage(cm)
+	}
+	return m
 }
 
 // wellTyped reports whether a datagram of the type may have the code (RFC 7252
@@ -301,7 +326,7 @@ func (r *recent) has(mid int32, token message.Token) bool {
 
 // write sends a message of this side's own, in plain or protected already.
 func (l *link) write(ctx context.Context, typ message.Type, mid int32, token message.Token, m oscore.Message) error {
-	msg := l.conn.AcquireMessage(ctx)
+	msg := l.outgoing(ctx)
 	defer l.conn.ReleaseMessage(msg)
 	if err := fromOSCORE(msg, m); err != nil {
 		return err

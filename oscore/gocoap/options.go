@@ -6,7 +6,6 @@ import (
 
 	"github.com/oscorelay/oscorelay/internal/coap"
 	dtlsserver "github.com/plgd-dev/go-coap/v3/dtls/server"
-	"github.com/plgd-dev/go-coap/v3/message"
 	"github.com/plgd-dev/go-coap/v3/message/pool"
 	"github.com/plgd-dev/go-coap/v3/mux"
 	"github.com/plgd-dev/go-coap/v3/net/blockwise"
@@ -129,6 +128,7 @@ func (b *bundle) TCPClientApply(cfg *tcpclient.Config) { cfg.RequestMonitor = b.
 // nothing protects.
 func (b *bundle) datagram(cc *udpclient.Conn, m *pool.Message) (drop bool, err error) {
 	l := b.e.link(cc, true)
+	l.arrivedAt(m.ControlMessage())
 	drop = l.inspect(b.h, m)
 	if drop {
 		cc.InactivityMonitor().Notify()
