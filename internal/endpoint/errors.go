@@ -25,8 +25,10 @@ const (
 	ReasonStale     Reason = "stale"
 	ReasonPlain     Reason = "plain_response"
 	ReasonRederived Reason = "rederived"
-	ReasonStorage   Reason = "storage"
-	ReasonTainted   Reason = "tainted"
+	// ReasonUnprotected: a request without OSCORE.
+	ReasonUnprotected Reason = "unprotected_request"
+	ReasonStorage     Reason = "storage"
+	ReasonTainted     Reason = "tainted"
 )
 
 // Errors of this package.

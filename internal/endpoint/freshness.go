@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/oscorelay/oscorelay/internal/coap"
+	"github.com/oscorelay/oscorelay/oscore"
 )
 
 // Freshness is how fresh a request must be proven to be before it is acted on.
@@ -119,11 +120,12 @@ func (e *Endpoint) proved(name string) {
 // replayed, and its retransmission would look like one: it is always answered.
 const challengeRate = 8
 
-// challenge answers a request that is authentic but not fresh with a protected
-// 4.01 that holds an Echo option alone (RFC 9175 §2.3, Appendix B.1.2).
+// challenge answers a request that is authentic but, after the loss of the
+// window, perhaps a replay: by a protected 4.01 that holds an Echo option alone,
+// under a Partial IV of this side's own (Appendix B.1.2).
 func (e *Endpoint) challenge(now time.Time, r *Incoming) Result {
 	name := r.Peer.Name()
-	if !r.req.Proven() && !e.withinRate(now, name, challengeRate, func(p *peerRates) *bucket { return &p.challenges }) {
+	if !e.withinRate(now, name, challengeRate, func(p *peerRates) *bucket { return &p.challenges }) {
 		return e.drop(r, ReasonLimited, nil)
 	}
 	echo := e.echo.value(now, name)
@@ -135,8 +137,8 @@ func (e *Endpoint) challenge(now time.Time, r *Incoming) Result {
 		return e.drop(r, ReasonStorage, err)
 	}
 	r.report(ReasonChallenge, nil)
-	// An unproven request may be a replay: it must leave no trace.
-	return Result{Verdict: Reply, Message: sealed, Verified: r.req.Proven(), Reason: ReasonChallenge, Peer: name}
+	// It must leave no trace: Verified stays false.
+	return Result{Verdict: Reply, Message: sealed, Reason: ReasonChallenge, Peer: name}
 }
 
 // withinRate takes one from a bucket of the peer.
@@ -148,4 +150,27 @@ func (e *Endpoint) withinRate(now time.Time, name string, rate float64, which fu
 		s.rates = &peerRates{}
 	}
 	return which(s.rates).take(now, rate)
+}
+
+// askFresh answers a request that the window accepted but the policy does not:
+// by a protected 4.01 with an Echo option (RFC 9175 §2.3). The request is no
+// replay, so that the answer takes its nonce, and nothing bounds the rate: the
+// request could not be accepted once more.
+func (e *Endpoint) askFresh(now time.Time, r *Incoming) Result {
+	if !e.echo.ok {
+		return e.drop(r, ReasonChallenge, errNoRandom)
+	}
+	r.report(ReasonChallenge, nil)
+	return r.sendWith(e.withEcho(now, r.Peer.Name(), oscore.Message{Code: byte(coap.Unauthorized)}), ReasonChallenge)
+}
+
+// withEcho returns the response with a fresh Echo value.
+func (e *Endpoint) withEcho(now time.Time, peer string, m oscore.Message) oscore.Message {
+	echo := e.echo.value(now, peer)
+	opts, payload, err := coap.Split(m.Body)
+	if echo == nil || err != nil {
+		return m
+	}
+	m.Body = coap.AppendBody(nil, opts.Add(coap.Echo, echo), payload)
+	return m
 }

@@ -1,6 +1,7 @@
 package endpoint
 
 import (
+	"bytes"
 	"container/list"
 	"sync"
 	"time"
@@ -125,6 +126,8 @@ func (a *Reassembler) add(now time.Time, key string, code byte, opts coap.Option
 	}
 	p := el.Value.(*part)
 	switch {
+	case b.More && b.Num > 0 && len(payload) == b.Size() && len(p.body) == b.Offset()+len(payload) && bytes.HasSuffix(p.body, payload):
+		return none, coap.Continue // the last block again: its answer was lost
 	case len(p.body) != b.Offset(), b.More && len(payload) != b.Size(), len(payload) > b.Size():
 		a.drop(el)
 		return none, coap.RequestEntityIncomplete

@@ -377,7 +377,8 @@ func TestStorageFailure(t *testing.T) {
 		}
 	})
 	t.Run("challenge", func(t *testing.T) {
-		p := newPair(t, Config{}, Config{Freshness: always(FreshAlways)}, oscore.Settings{})
+		p := newPair(t, Config{}, Config{}, oscore.Settings{})
+		p.sp.lose(t)
 		p.sp.fail = boom
 		_, m := p.begin(message(t, coap.PUT, "/x", nil))
 		if _, ok := p.serve(m, "t"); ok || !errors.Is(p.last().Err, boom) {

@@ -173,7 +173,7 @@ func (e *Endpoint) admit(now time.Time, r *Incoming, fresh bool) Result {
 	if fresh {
 		e.proved(r.Peer.Name())
 	} else if must {
-		return e.challenge(now, r)
+		return e.askFresh(now, r)
 	}
 	r.offerEcho = offer
 	if k.has&stripped != 0 {
@@ -197,6 +197,9 @@ func (e *Endpoint) transfer(now time.Time, r *Incoming) Result {
 	}
 	if k.has&hasBlock2 != 0 && k.block2.Num > 0 {
 		if m, ok := e.nextBlock(now, r, k.block2); ok {
+			if r.offerEcho {
+				m = e.withEcho(now, r.Peer.Name(), m)
+			}
 			return r.sendWith(m, "")
 		}
 		if unsafe(r.opened.Code) {
@@ -228,6 +231,17 @@ func (e *Endpoint) refuse(now time.Time, in Inbound, opt oscore.Option, peer str
 	}
 	e.event(Event{Reason: ReasonStorage, Peer: peer, Source: in.Source, Err: err})
 	return Result{Verdict: Drop, Reason: ReasonStorage, Peer: peer, Err: err}
+}
+
+// RefusePlain returns the answer to a request without an OSCORE option that the
+// caller does not serve: a plain 4.01. ok is false where Config.Silent or the
+// rate limits of plain answers rule it out.
+func (e *Endpoint) RefusePlain(now time.Time, source string) (answer oscore.Message, ok bool) {
+	e.event(Event{Reason: ReasonUnprotected, Source: source})
+	if e.cfg.Silent || !e.plain.take(now, source, e.cfg.ErrorRate, e.cfg.ErrorRateTotal) {
+		return oscore.Message{}, false
+	}
+	return oscore.Message{Code: byte(coap.Unauthorized)}, true
 }
 
 // drop ends a verified request without an answer.

@@ -48,8 +48,14 @@ type Config struct {
 	// MaxBody bounds a body put together from blocks, in bytes; 0 means 1 MiB.
 	MaxBody int
 	// MaxHandlers bounds the requests of one connection that are handled at
-	// the same time; 0 means 64. What comes above it is dropped and comes again.
+	// the same time; 0 means 64. A datagram above it is dropped and comes again,
+	// a stream is read more slowly.
 	MaxHandlers int
+	// NStart is how many confirmable requests to a peer may be unacknowledged
+	// at the same time (RFC 7252 §4.7); 0 means 1. With more of them, one that
+	// is lost and sent again may find that the peer's replay window has passed
+	// it by: keep NStart well below the window's size.
+	NStart int
 	// ResponsePIV makes every response carry a Partial IV of its own, for
 	// services of which several instances may answer.
 	ResponsePIV bool
@@ -67,7 +73,7 @@ type Config struct {
 // Event is something an operator may want to know, without secrets: a log line
 // or a counter's label.
 type Event struct {
-	Reason     string // replay, decrypt, no_context, decode, echo_challenge, …
+	Reason     string // replay, decrypt, no_context, decode, echo_challenge, transport, …
 	Peer       string // "" if unknown
 	Source     string // the remote address, "" for an outgoing request
 	KID        []byte
@@ -88,6 +94,12 @@ var (
 	ErrTooLarge = endpoint.ErrTooLarge
 	// ErrReset: the peer reset the request, which nothing protects.
 	ErrReset = errors.New("gocoap: request was reset by an unprotected message")
+	// ErrNoAck: a confirmable request was not acknowledged after all its
+	// retransmissions (RFC 7252 §4.8.2, MAX_TRANSMIT_WAIT: 93 s).
+	ErrNoAck = errors.New("gocoap: request was not acknowledged")
+	// ErrUnbound: the connection was not made with this endpoint's options, so
+	// no answer would be seen.
+	ErrUnbound = errors.New("gocoap: connection was not made with this endpoint's options (UDPServer, UDPClient, …), answers are not seen")
 	// ErrClosed: the connection was closed.
 	ErrClosed = errors.New("gocoap: connection closed")
 	// ErrUseDo: a request was passed to WriteMessage.
@@ -117,12 +129,16 @@ type Endpoint struct {
 	outer  *endpoint.Reassembler
 	links  sync.Map // mux.Conn → *link
 	expire atomic.Int64
+	ticker ticker
 }
 
 // New returns an endpoint.
 func New(cfg Config) *Endpoint {
 	if cfg.MaxHandlers <= 0 {
 		cfg.MaxHandlers = 64
+	}
+	if cfg.NStart <= 0 {
+		cfg.NStart = 1
 	}
 	c := endpoint.Config{
 		Keyring: cfg.Keyring, EchoLifetime: cfg.EchoLifetime, BlockSize: cfg.BlockSize, MaxBody: cfg.MaxBody,
@@ -145,7 +161,7 @@ func New(cfg Config) *Endpoint {
 	}
 	return &Endpoint{
 		cfg: cfg, ep: endpoint.New(c, time.Now()),
-		outer: endpoint.NewReassembler(maxUnfragmented, 4<<20, exchangeLifetime),
+		outer: endpoint.NewReassembler(maxUnfragmented, 4<<20, maxTransmitWait),
 	}
 }
 
@@ -168,6 +184,17 @@ func (e *Endpoint) tick(now time.Time) {
 	last := e.expire.Load()
 	if now.UnixNano()-last > int64(expireEvery) && e.expire.CompareAndSwap(last, now.UnixNano()) {
 		e.ep.Expire(now)
+		e.links.Range(func(_, l any) bool {
+			l.(*link).sweep(now)
+			return true
+		})
+	}
+}
+
+// report tells of a failure that no caller is there to be told.
+func (e *Endpoint) report(reason, peer string, err error) {
+	if e.cfg.Event != nil {
+		e.cfg.Event(Event{Reason: reason, Peer: peer, Err: err})
 	}
 }
 
@@ -192,7 +219,7 @@ func (e *Endpoint) Handler(h mux.Handler) mux.Handler {
 			return // a stray response would reach the router (and be answered)
 		case r.HasOption(optionOSCORE):
 			setPlain(w, codes.BadOption)
-		case h == nil || e.cfg.AllowPlain == nil || !e.cfg.AllowPlain(r.Code(), pathOf(r)):
+		case h == nil || e.cfg.AllowPlain == nil || !e.cfg.AllowPlain(r.Code(), pathOf(r.Options())):
 			setPlain(w, codes.Unauthorized)
 		default:
 			h.ServeCOAP(w, r)

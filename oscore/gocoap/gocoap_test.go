@@ -8,8 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/oscorelay/oscorelay/keys"
-	"github.com/oscorelay/oscorelay/oscore"
 	"github.com/oscorelay/oscorelay/oscore/gocoap"
 	"github.com/plgd-dev/go-coap/v3/message"
 	"github.com/plgd-dev/go-coap/v3/message/codes"
@@ -17,46 +15,7 @@ import (
 	"github.com/plgd-dev/go-coap/v3/mux"
 	coapnet "github.com/plgd-dev/go-coap/v3/net"
 	"github.com/plgd-dev/go-coap/v3/tcp"
-	"github.com/plgd-dev/go-coap/v3/udp"
 )
-
-func ring(t testing.TB, e keys.Entry) *keys.Keyring {
-	t.Helper()
-	r := keys.New(keys.NewMemory())
-	if _, err := r.AddNew(t.Context(), e); err != nil {
-		t.Fatal(err)
-	}
-	return r
-}
-
-// rings returns keyrings that know each other as "server" and "client".
-func rings(t testing.TB) (client, server *keys.Keyring) {
-	t.Helper()
-	e := keys.Entry{Name: "server", Params: oscore.Params{
-		MasterSecret: oscore.Secret("a secret of 16 B"), SenderID: []byte{1}, RecipientID: []byte{2},
-	}}
-	p := e.Peer()
-	p.Name = "client"
-	return ring(t, e), ring(t, p)
-}
-
-// serveUDP runs a UDP server and returns its address.
-func serveUDP(t testing.TB, ep *gocoap.Endpoint, h mux.Handler) string {
-	t.Helper()
-	l, err := coapnet.NewListenUDP("udp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := udp.NewServer(ep.UDPServer(h)...)
-	done := make(chan error, 1)
-	go func() { done <- s.Serve(l) }()
-	t.Cleanup(func() {
-		s.Stop()
-		<-done
-		l.Close()
-	})
-	return l.LocalAddr().String()
-}
 
 func serveTCP(t testing.TB, ep *gocoap.Endpoint, h mux.Handler) string {
 	t.Helper()

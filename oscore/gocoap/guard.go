@@ -42,8 +42,8 @@ func setPlain(w mux.ResponseWriter, code codes.Code) {
 	_ = w.SetResponse(code, message.TextPlain, nil) // fails on a body only, and there is none
 }
 
-func pathOf(r *mux.Message) string {
-	path, err := r.Path()
+func pathOf(options message.Options) string {
+	path, err := options.Path()
 	if err != nil || path == "" {
 		return "/"
 	}

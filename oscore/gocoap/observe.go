@@ -14,6 +14,7 @@ import (
 
 // observation is the client's side of an observation.
 type observation struct {
+	c        *Client
 	w        *waiter
 	cancel   context.CancelFunc
 	canceled atomic.Bool
@@ -33,26 +34,24 @@ var _ mux.Observation = (*observation)(nil)
 // A response without Observe means that the server does not notify: f is
 // called once and the observation is over.
 func (c *Client) DoObserve(req *pool.Message, f func(*pool.Message)) (mux.Observation, error) {
+	if v, err := req.Observe(); err != nil || v != 0 {
+		return nil, errors.New("gocoap: DoObserve needs a request with Observe 0")
+	}
 	m, err := toOSCORE(req)
 	if err != nil {
 		return nil, err
 	}
-	x, out, err := c.begin(req.Context(), m, nil)
+	w, err := c.begin(req.Context(), m, req.Type(), nil)
 	if err != nil {
 		return nil, err
 	}
-	if !x.Observes() {
-		x.Close()
-		return nil, errors.New("gocoap: DoObserve needs a request with Observe 0")
-	}
-	w := c.newWaiter(x, req.Type())
-	step, err := w.await(req.Context(), out)
+	step, err := w.next(req.Context())
 	if err != nil {
 		w.abandon()
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(c.Context())
-	o := &observation{w: w, cancel: cancel, done: make(chan struct{}), f: f}
+	o := &observation{c: c, w: w, cancel: cancel, done: make(chan struct{}), f: f}
 	go o.run(ctx, step)
 	return o, nil
 }
@@ -83,27 +82,33 @@ func (o *observation) hand(ctx context.Context, step endpoint.Step) {
 	if step.More != nil {
 		// The body has further blocks: an exchange of its own. A newer
 		// notification supersedes one whose blocks cannot be had.
-		w := o.w.c.newWaiter(step.More, o.w.typ)
+		w := newWaiter(o.w.l, step.More, o.w.typ)
 		defer w.stop()
 		ctx, cancel := context.WithTimeout(ctx, exchangeLifetime)
 		defer cancel()
-		whole, err := w.await(ctx, m)
+		if err := w.l.gate.enter(ctx, true); err != nil {
+			return
+		}
+		if err := w.sendNew(ctx, m); err != nil {
+			return
+		}
+		whole, err := w.next(ctx)
 		if err != nil {
 			return
 		}
 		m = whole.Message
 	}
-	msg, err := o.w.c.message(ctx, m)
+	msg, err := o.c.message(ctx, m)
 	if err != nil {
 		return
 	}
 	if o.canceled.Load() {
-		o.w.c.ReleaseMessage(msg)
+		o.c.ReleaseMessage(msg)
 		return
 	}
 	o.f(msg)
 	if !msg.IsHijacked() {
-		o.w.c.ReleaseMessage(msg)
+		o.c.ReleaseMessage(msg)
 	}
 }
 
@@ -115,13 +120,18 @@ func (o *observation) Cancel(ctx context.Context, _ ...message.Option) error {
 		return nil
 	}
 	defer o.cancel()
+	if err := o.w.l.gate.enter(ctx, false); err != nil {
+		return err
+	}
 	o.w.mu.Lock()
 	m, err := o.w.x.Cancel(time.Now())
+	token := message.Token(o.w.token)
 	o.w.mu.Unlock()
 	if err != nil {
+		o.w.l.gate.leave()
 		return nil // over already
 	}
-	if err := o.w.sendUnder(ctx, message.Token(o.w.token), m); err != nil {
+	if err := o.w.send(ctx, token, m); err != nil {
 		return err
 	}
 	select {

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/oscorelay/oscorelay/internal/coap"
 	"github.com/oscorelay/oscorelay/internal/endpoint"
 	"github.com/oscorelay/oscorelay/oscore"
 	"github.com/plgd-dev/go-coap/v3/message"
@@ -13,6 +14,88 @@ import (
 	"github.com/plgd-dev/go-coap/v3/message/pool"
 	"github.com/plgd-dev/go-coap/v3/mux"
 )
+
+// receiveRequest takes a protected request, off the connection's reader.
+func (l *link) receiveRequest(h mux.Handler, m *pool.Message) {
+	places := l.queued
+	if l.datagram {
+		places = l.handlers
+	}
+	if !l.room(places) {
+		return
+	}
+	r, ok := l.take(m)
+	if !ok {
+		<-places
+		return
+	}
+	go func() {
+		defer func() { <-places }()
+		l.serve(h, r)
+	}()
+}
+
+// serve processes one protected request to its answer.
+func (l *link) serve(h mux.Handler, r received) {
+	s := &serving{l: l, h: h, typ: r.typ, mid: r.mid, token: r.token}
+	r.wait()
+	known, res := s.verify(time.Now(), r)
+	close(r.done)
+	switch {
+	case known != nil:
+		known.repeat(l)
+	case res.Verdict == endpoint.Reply:
+		s.write(res.Message)
+	case res.Verdict != endpoint.Deliver:
+	case l.datagram:
+		s.deliver(res.Incoming)
+	default:
+		select {
+		case l.handlers <- struct{}{}:
+			defer func() { <-l.handlers }()
+			s.deliver(res.Incoming)
+		case <-l.conn.Context().Done():
+		}
+	}
+}
+
+// verify opens a request. known is set for the retransmission of one that was
+// verified before.
+func (s *serving) verify(now time.Time, r received) (known *remembered, res endpoint.Result) {
+	l := s.l
+	l.e.tick(now)
+	var key uint64
+	if l.datagram {
+		key = memoryKey(r.typ, r.mid, r.token, r.in)
+		l.mu.Lock()
+		known = l.seen.load(now, key)
+		l.mu.Unlock()
+		if known != nil {
+			return known, res
+		}
+	}
+	in := r.in
+	if _, ok := coap.Find(in.Body, coap.Block1); ok { // outer: a hop cut the message
+		out, whole := l.e.outer.Request(now, l.source, in)
+		if !whole {
+			return nil, endpoint.Result{Verdict: endpoint.Reply, Message: out}
+		}
+		in = out
+	}
+	res = l.e.ep.Receive(now, endpoint.Inbound{Source: l.source, Token: r.token, Reliable: !l.datagram, Message: in})
+	if !res.Verified {
+		return nil, res
+	}
+	l.proven.Store(true)
+	if l.datagram {
+		// Only a verified request may be answered from memory: a forged one with
+		// the same message ID leaves no trace.
+		l.mu.Lock()
+		s.memory = l.seen.store(now, key)
+		l.mu.Unlock()
+	}
+	return nil, res
+}
 
 // serving is a verified request on its way to an answer, and afterwards the
 // observation that it registered.
@@ -24,12 +107,16 @@ type serving struct {
 	token  message.Token
 	memory *remembered
 	in     *endpoint.Incoming
+	at     time.Time
 
 	mu          sync.Mutex // orders the answer and the notifications
+	running     bool       // the handler
 	acked       bool       // an empty acknowledgement went out: the answer is separate
 	answered    bool
 	observation *endpoint.Observation
-	lastMID     int32
+	lastMID     int32           // of the last notification
+	confirming  bool            // a confirmable notification waits for its acknowledgement
+	held        *oscore.Message // the newest one, to be sent after it
 }
 
 // separateAfter is when a confirmable request without an answer gets an empty
@@ -37,42 +124,43 @@ type serving struct {
 // §4.8: ACK_TIMEOUT is 2 s).
 const separateAfter = time.Second
 
-// deliver runs the handler.
+// maxTransmitWait is RFC 7252's MAX_TRANSMIT_WAIT: what was not acknowledged
+// then never will be. go-coap gives up without telling the sender.
+const maxTransmitWait = 93 * time.Second
+
+// deliver runs the handler. A panic of the handler is not recovered: it ends
+// the process, as with go-coap itself.
 func (s *serving) deliver(in *endpoint.Incoming) {
-	s.in = in
-	s.lastMID = -1
-	key := servingKey{in.Peer.Name(), string(s.token)}
-	s.l.mu.Lock()
-	earlier := s.l.serving[key]
-	if earlier == nil || !earlier.observing() {
-		s.l.serving[key] = s
-	}
-	s.l.mu.Unlock()
+	s.in, s.at, s.lastMID, s.running = in, time.Now(), -1, true
+	s.register()
 	if s.l.datagram && s.typ == message.Confirmable {
 		timer := time.AfterFunc(separateAfter, s.acknowledge)
 		defer timer.Stop()
 	}
 	ctx := context.WithValue(s.l.conn.Context(), peerKey{}, in.Peer.Name())
 	request := s.l.conn.AcquireMessage(ctx)
-	response := s.l.conn.AcquireMessage(ctx)
-	defer s.l.conn.ReleaseMessage(response)
 	if err := fromOSCORE(request, in.Message); err != nil {
 		return // Receive has walked it
 	}
+	generation := request.Generation()
 	request.SetToken(s.token)
 	if s.l.datagram {
 		request.SetType(s.typ)
 		request.SetMessageID(s.mid)
 	}
-	response.SetToken(s.token)
-	response.SetModified(false)
-	w := &responseWriter{conn: &Client{Conn: s.l.conn, link: s.l, peer: in.Peer.Name(), serving: s}, message: response}
-	if s.h == nil {
+	w := &responseWriter{conn: &Client{Conn: s.l.conn, link: s.l, peer: in.Peer.Name(), serving: s}, message: s.l.conn.AcquireMessage(ctx)}
+	defer func() { s.l.conn.ReleaseMessage(w.message) }()
+	w.message.SetToken(s.token)
+	w.message.SetModified(false)
+	switch {
+	case unknownCritical(request.Options()):
+		_ = w.SetResponse(codes.BadOption, message.TextPlain, nil)
+	case s.h == nil:
 		_ = w.SetResponse(codes.NotFound, message.TextPlain, nil)
-	} else {
+	default:
 		s.h.ServeCOAP(w, &mux.Message{Message: request, RouteParams: new(mux.RouteParams)})
 	}
-	if !request.IsHijacked() {
+	if !request.IsHijacked() && request.Generation() == generation {
 		s.l.conn.ReleaseMessage(request)
 	}
 	if w.message.IsModified() {
@@ -80,11 +168,33 @@ func (s *serving) deliver(in *endpoint.Incoming) {
 		if err != nil {
 			m = oscore.Message{Code: byte(codes.InternalServerError)}
 		}
-		_ = s.send(m, message.Unset)
+		if err := s.send(m, message.Unset); err != nil {
+			s.l.e.report("response", in.Peer.Name(), err)
+		}
 	} else {
 		s.acknowledge() // the handler answers later, by WriteMessage
 	}
-	s.forget()
+	s.mu.Lock()
+	s.running = false
+	s.mu.Unlock()
+	s.forget(time.Now())
+}
+
+// register makes the request one that WriteMessage finds by its token, unless
+// an observation has that token, which its cancellation does.
+func (s *serving) register() {
+	key := servingKey{s.in.Peer.Name(), string(s.token)}
+	s.l.mu.Lock()
+	earlier, room := s.l.serving[key], len(s.l.serving) < maxServing
+	s.l.mu.Unlock()
+	if !room || earlier != nil && earlier.observing() {
+		return
+	}
+	s.l.mu.Lock()
+	if !s.l.closed {
+		s.l.serving[key] = s
+	}
+	s.l.mu.Unlock()
 }
 
 // send protects the answer, or once that is given a notification, and sends it.
@@ -98,17 +208,19 @@ func (s *serving) send(m oscore.Message, typ message.Type) error {
 	}
 	s.answered = true
 	out, send, err := s.in.Respond(now, m)
-	if err == nil {
+	observes := err == nil && s.in.Observation() != nil
+	if observes {
 		s.observation = s.in.Observation()
 	}
 	s.mu.Unlock()
-	if err != nil {
+	switch {
+	case err != nil:
+		s.acknowledge()
 		return err
-	}
-	if s.observation != nil {
-		s.observe()
-	}
-	if !send {
+	case observes && !s.observe():
+		s.end() // the connection was closed meanwhile
+		return ErrClosed
+	case !send:
 		s.acknowledge() // No-Response: the request is acknowledged, not answered
 		return nil
 	}
@@ -117,11 +229,15 @@ func (s *serving) send(m oscore.Message, typ message.Type) error {
 }
 
 // observe makes the serving the one that notifications of its token belong to.
-func (s *serving) observe() {
+func (s *serving) observe() bool {
 	key := servingKey{s.in.Peer.Name(), string(s.token)}
 	s.l.mu.Lock()
+	defer s.l.mu.Unlock()
+	if s.l.closed {
+		return false
+	}
 	s.l.serving[key] = s
-	s.l.mu.Unlock()
+	return true
 }
 
 // notifyLocked sends a notification. s.mu is held, so that notifications go
@@ -130,69 +246,72 @@ func (s *serving) notifyLocked(now time.Time, m oscore.Message, typ message.Type
 	if s.observation == nil {
 		return endpoint.ErrEnded
 	}
+	confirm := typ == message.Confirmable && s.l.datagram
+	s.held = nil
+	if confirm && s.confirming {
+		s.held = &m // RFC 7641 §4.5.2: one at a time, and the newest state counts
+		return nil
+	}
 	out, err := s.observation.Notify(now, m)
 	if err != nil {
-		go s.forget()
+		go s.forget(now)
 		return err
 	}
-	if typ == message.Unset {
-		typ = message.NonConfirmable
+	mid := s.l.messageID()
+	if s.l.datagram {
+		s.l.mu.Lock()
+		delete(s.l.resets, s.lastMID)
+		s.l.resets[mid] = s
+		s.l.mu.Unlock()
+		s.lastMID = mid
 	}
-	if !s.l.datagram {
-		_, err = s.l.write(typ, -1, s.token, out)
-		return err
+	if !confirm {
+		return s.l.write(s.l.conn.Context(), message.NonConfirmable, mid, s.token, out)
 	}
-	msg := s.l.outgoing(s.l.conn.Context())
-	if err := fromOSCORE(msg, out); err != nil {
-		s.l.conn.ReleaseMessage(msg)
-		return err
-	}
-	mid := s.l.conn.(interface{ GetMessageID() int32 }).GetMessageID()
-	msg.SetToken(s.token)
-	msg.SetType(typ)
-	msg.SetMessageID(mid)
-	s.l.mu.Lock()
-	delete(s.l.resets, s.lastMID)
-	s.l.resets[mid] = s
-	s.lastMID = mid
-	s.l.mu.Unlock()
-	if typ != message.Confirmable {
-		defer s.l.conn.ReleaseMessage(msg)
-		return s.l.conn.WriteMessage(msg)
-	}
-	// A confirmable one waits for its acknowledgement; the next must not.
-	go func() {
-		defer s.l.conn.ReleaseMessage(msg)
-		if err := s.l.conn.WriteMessage(msg); err != nil {
-			s.end() // RFC 7641 §4.5: the client is gone
-		}
-	}()
+	s.confirming = true
+	go s.confirm(mid, out)
 	return nil
+}
+
+// confirm sends a confirmable notification and waits for its acknowledgement.
+func (s *serving) confirm(mid int32, out oscore.Message) {
+	ctx, cancel := context.WithTimeout(s.l.conn.Context(), maxTransmitWait)
+	defer cancel()
+	err := s.l.write(ctx, message.Confirmable, mid, s.token, out)
+	if err != nil {
+		s.end() // RFC 7641 §4.5: the client is gone
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.confirming = false
+	if held := s.held; held != nil && err == nil {
+		_ = s.notifyLocked(time.Now(), *held, message.Confirmable) // ends the observation by itself
+	}
 }
 
 // write sends the answer: piggybacked, or separately once acknowledged.
 func (s *serving) write(m oscore.Message) {
-	typ, mid := message.NonConfirmable, int32(-1)
+	ctx := s.l.conn.Context()
 	s.mu.Lock()
-	switch {
-	case !s.l.datagram || s.typ != message.Confirmable:
-	case s.acked:
-		typ = message.Confirmable
-	default:
-		typ, mid = message.Acknowledgement, s.mid
-		s.acked = true
-	}
+	separate := s.acked
+	s.acked = true
 	s.mu.Unlock()
-	if typ == message.Confirmable {
-		_, _ = s.l.write(typ, mid, s.token, m) // retransmitted by go-coap; gives up by itself
-		return
-	}
-	if typ == message.Acknowledgement {
-		s.memory.set(typ, mid, s.token, m)
-	}
-	used, _ := s.l.write(typ, mid, s.token, m) // a lost answer is asked for again
-	if typ == message.NonConfirmable && s.l.datagram {
-		s.memory.set(typ, used, s.token, m)
+	switch {
+	case !s.l.datagram:
+		_ = s.l.write(ctx, message.NonConfirmable, -1, s.token, m) // the connection is gone
+	case s.typ != message.Confirmable:
+		mid := s.l.messageID()
+		s.memory.set(message.NonConfirmable, mid, s.token, m)
+		_ = s.l.write(ctx, message.NonConfirmable, mid, s.token, m)
+	case !separate:
+		s.memory.set(message.Acknowledgement, s.mid, s.token, m)
+		_ = s.l.write(ctx, message.Acknowledgement, s.mid, s.token, m) // asked for again if lost
+	default:
+		go func() {
+			ctx, cancel := context.WithTimeout(ctx, maxTransmitWait)
+			defer cancel()
+			_ = s.l.write(ctx, message.Confirmable, s.l.messageID(), s.token, m) // the client gave up, too
+		}()
 	}
 }
 
@@ -202,11 +321,12 @@ func (s *serving) acknowledge() {
 		return
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.acked {
+	acked := s.acked
+	s.acked = true
+	s.mu.Unlock()
+	if acked {
 		return
 	}
-	s.acked = true
 	s.memory.set(message.Acknowledgement, s.mid, nil, oscore.Message{})
 	s.l.writeEmpty(message.Acknowledgement, s.mid)
 }
@@ -219,9 +339,12 @@ func (s *serving) observing() bool {
 
 // forget takes the serving out of its link unless an answer or notifications
 // are still to come.
-func (s *serving) forget() {
+func (s *serving) forget(now time.Time) {
 	s.mu.Lock()
-	keep := !s.answered || s.observation != nil && !s.observation.Ended()
+	observing := s.observation != nil && !s.observation.Ended()
+	owed := !s.answered && now.Sub(s.at) <= exchangeLifetime
+	keep := s.running || observing || owed
+	mid := s.lastMID
 	s.mu.Unlock()
 	if keep {
 		return
@@ -232,8 +355,8 @@ func (s *serving) forget() {
 	if s.l.serving[key] == s {
 		delete(s.l.serving, key)
 	}
-	if s.l.resets[s.lastMID] == s {
-		delete(s.l.resets, s.lastMID)
+	if s.l.resets[mid] == s {
+		delete(s.l.resets, mid)
 	}
 }
 
@@ -241,12 +364,25 @@ func (s *serving) forget() {
 func (s *serving) end() {
 	s.mu.Lock()
 	o := s.observation
-	s.answered = true
+	s.answered, s.held = true, nil
 	s.mu.Unlock()
 	if o != nil {
 		o.End()
 	}
-	s.forget()
+	s.forget(time.Now())
+}
+
+// unknownCritical reports whether a request holds an option that go-coap would
+// have refused outside (RFC 7252 §5.4.1), or one that belongs outside (EDHOC,
+// RFC 9668 §3.3.1).
+func unknownCritical(options message.Options) bool {
+	for _, o := range options {
+		_, known := message.CoapOptionDefs[o.ID]
+		if o.ID&1 == 1 && (!known || o.ID == message.QBlock1 || o.ID == message.QBlock2 || o.ID == optionEDHOC) {
+			return true
+		}
+	}
+	return false
 }
 
 // responseWriter is what a handler answers through.
@@ -258,15 +394,22 @@ type responseWriter struct {
 func (w *responseWriter) SetResponse(code codes.Code, contentFormat message.MediaType, d io.ReadSeeker, opts ...message.Option) error {
 	w.message.SetCode(code)
 	w.message.ResetOptionsTo(opts)
+	w.message.SetBody(d)
 	if d != nil {
 		w.message.SetContentFormat(contentFormat)
-		w.message.SetBody(d)
-	} else {
-		w.message.SetBody(nil)
 	}
 	return nil
 }
 
-func (w *responseWriter) Conn() mux.Conn             { return w.conn }
-func (w *responseWriter) SetMessage(m *pool.Message) { w.message = m }
-func (w *responseWriter) Message() *pool.Message     { return w.message }
+func (w *responseWriter) Conn() mux.Conn { return w.conn }
+
+// SetMessage replaces the response and releases the earlier one, as go-coap's
+// own response writer does.
+func (w *responseWriter) SetMessage(m *pool.Message) {
+	if m != w.message {
+		w.conn.ReleaseMessage(w.message)
+	}
+	w.message = m
+}
+
+func (w *responseWriter) Message() *pool.Message { return w.message }
