@@ -139,7 +139,7 @@ func TestNotificationWithoutPartialIV(t *testing.T) {
 	if s := x.Receive(p.now, second); s.Kind != Notification {
 		t.Fatalf("%+v", s)
 	}
-	if s := x.Receive(p.now, first); s.Kind != Wait || !errors.Is(s.Err, oscore.ErrNotification) {
+	if s := x.Receive(p.now, first); s.Kind != Wait || !errors.Is(s.Err, oscore.ErrStale) {
 		t.Errorf("the oldest after a newer: %+v", s)
 	}
 	if s := x.Receive(p.now, p.notify(p.observations[0], "3")); s.Kind != Notification {
