@@ -16,7 +16,6 @@ type clientUpload struct {
 	tagged   bool
 	key      string
 	done     bool // the response to the whole request came
-	restarts int
 }
 
 // beginUpload turns the exchange's request into a block-wise one.
@@ -120,8 +119,8 @@ func (x *Exchange) receiveBlock1(resp request, k marks) (step Step, done bool) {
 			return x.fail(ErrTooLarge), false
 		}
 		return x.resend(), false
-	case code == coap.RequestEntityIncomplete && u.restarts < maxRestarts:
-		u.restarts++
+	case code == coap.RequestEntityIncomplete && x.restarts < maxRestarts:
+		x.restarts++
 		u.offset = 0
 		return x.resend(), false
 	case code != coap.Continue && (last || !code.IsSuccess()):
@@ -150,16 +149,30 @@ func (x *Exchange) progressed(done, total int) {
 
 // clientDownload is a response body coming in inner blocks (RFC 7959 §2.4).
 type clientDownload struct {
-	resp     request // the first block's code and options
-	body     []byte
-	etag     []byte
-	szx      uint8
-	restarts int
-	fresh    bool // begin anew: no block number, no block yet
+	resp  request // the first block's code and options
+	body  []byte
+	etag  []byte
+	szx   uint8
+	fresh bool // begin anew: no block number, no block yet
 }
 
-// maxRestarts bounds how often a body that changes under way is begun anew.
+// maxRestarts bounds how often an exchange is begun anew, because its body
+// changes under way or the server lost it.
 const maxRestarts = 3
+
+// restart begins a download anew, with the body of the request if that had
+// gone out in blocks. Only a request that changes nothing may be repeated.
+func (x *Exchange) restart() Step {
+	if x.restarts++; unsafe(x.request.Code) || x.restarts > maxRestarts {
+		return x.fail(ErrTransfer)
+	}
+	if u := x.upload; u != nil {
+		u.offset, u.done, x.download = 0, false, nil
+	} else {
+		x.download = &clientDownload{fresh: true}
+	}
+	return x.resend()
+}
 
 // receiveBlock2 takes one block of a response. whole tells that the download
 // holds it all; otherwise step goes on.
@@ -175,14 +188,10 @@ func (x *Exchange) receiveBlock2(resp request, b coap.Block) (step Step, whole b
 		d.begin(resp, etag)
 	case d.fresh, resp.code != d.resp.code, !bytes.Equal(etag, d.etag):
 		// The representation changed under way, or the server lost it.
-		if d.restarts++; unsafe(x.request.Code) || !coap.Code(resp.code).IsSuccess() || d.restarts > maxRestarts {
+		if !coap.Code(resp.code).IsSuccess() {
 			return x.fail(ErrTransfer), false
 		}
-		if b.Num > 0 {
-			d.fresh, d.body = true, nil
-			return x.resend(), false
-		}
-		d.begin(resp, etag) // it came from its beginning
+		return x.restart(), false
 	}
 	size, _ := d.resp.opts.Uint(coap.Size2)
 	switch {
@@ -244,7 +253,7 @@ func (x *Exchange) continueNotification(resp request, b coap.Block) Step {
 	base.opts = base.opts.Without(coap.Observe)
 	more := &Exchange{e: x.e, peer: x.peer, request: base.message(base.payload), progress: x.progress}
 	if x.upload != nil {
-		more.upload = &clientUpload{tag: x.upload.tag, tagged: x.upload.tagged, done: true}
+		more.upload = &clientUpload{szx: x.upload.szx, tag: x.upload.tag, tagged: x.upload.tagged, done: true}
 	}
 	more.notification, _ = resp.opts.Get(coap.Observe)
 	resp.opts = resp.opts.Without(coap.Observe)

@@ -79,6 +79,9 @@ func (e *Endpoint) assemble(now time.Time, r *Incoming, key string, b coap.Block
 		t.dropUpload(key)
 		return coap.RequestEntityIncomplete
 	}
+	for t.held+len(block) > 4*e.cfg.MaxBody && len(t.downloads) > 0 {
+		t.dropOldestDownload() // it can be made anew; an upload cannot
+	}
 	if t.held+len(block) > 4*e.cfg.MaxBody {
 		t.dropUpload(key)
 		return coap.ServiceUnavailable
@@ -162,7 +165,7 @@ func (e *Endpoint) keep(now time.Time, r *Incoming, whole request) {
 	key := r.downloadKey()
 	d := &download{
 		resp:    request{whole.code, whole.opts.Without(coap.Observe).Clone(), bytes.Clone(whole.payload)},
-		options: r.options, at: now,
+		options: r.options, made: now, at: now,
 	}
 	s := e.state(r.Peer.Name())
 	s.mu.Lock()

@@ -36,6 +36,7 @@ type Exchange struct {
 
 	upload   *clientUpload
 	download *clientDownload
+	restarts int
 
 	derivation *derivation
 	third      *oscore.Context
@@ -214,6 +215,9 @@ const maxEchoRounds = 3
 // deliver hands over a response, or asks for its next block.
 func (x *Exchange) deliver(resp request, k marks) Step {
 	notifies := k.has&hasObserve != 0
+	if x.download != nil && coap.Code(resp.code) == coap.RequestEntityIncomplete && !unsafe(x.request.Code) && x.restarts < maxRestarts {
+		return x.restart() // the server lost what it had of the request
+	}
 	if k.has&hasBlock2 != 0 && !x.manual() && (k.block2.More || k.block2.Num > 0 || x.download != nil) {
 		if notifies {
 			return x.continueNotification(resp, k.block2)

@@ -202,8 +202,9 @@ func (e *Endpoint) transfer(now time.Time, r *Incoming) Result {
 			}
 			return r.sendWith(m, "")
 		}
-		if unsafe(r.opened.Code) {
-			// The handler must not run again for a further block.
+		if unsafe(r.opened.Code) || coap.Code(r.opened.Code) == coap.FETCH && len(r.inner().payload) == 0 {
+			// The handler must not run again for a further block, nor without
+			// the body that an earlier request brought.
 			return r.reply(coap.RequestEntityIncomplete, ReasonStale)
 		}
 	}

@@ -25,7 +25,8 @@ type upload struct {
 type download struct {
 	resp    request // whole, without Block2
 	options string  // cache key without a FETCH's payload
-	at      time.Time
+	made    time.Time
+	at      time.Time // of the last use
 }
 
 func (t *transfers) dropUpload(key string) {
@@ -55,7 +56,7 @@ func (t *transfers) dropOldestDownload() {
 // newest returns the latest download with the cache key, whatever the payload.
 func (t *transfers) newest(options string) (d *download) {
 	for _, x := range t.downloads {
-		if x.options == options && (d == nil || x.at.After(d.at)) {
+		if x.options == options && (d == nil || x.made.After(d.made)) {
 			d = x
 		}
 	}
