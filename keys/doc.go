@@ -48,7 +48,9 @@
 //	store.go     what a store does
 //	memory.go    a store that forgets
 //
-// Limits: the count of encryptions under a key ([Peer.Usage]) starts at zero
-// with each process. A removed peer's requests in flight may still be answered
-// under the keys they came under.
+// Limits: the use of a key ([Peer.Usage]) is told by its numbers, so that those
+// skipped at a restart count as used, and it is 0 until the first reservation. A
+// removed peer's requests in flight may still be answered under the keys they
+// came under. A keyring does not see which secret a context was derived from:
+// Adopt takes what the same peer's Derive returned.
 package keys

@@ -40,12 +40,20 @@ func (r *Keyring) ReserveFreeID(avoid ...[]byte) ([]byte, error) {
 	usable := func(id []byte) bool {
 		return r.free(id) && !slices.ContainsFunc(avoid, func(a []byte) bool { return bytes.Equal(a, id) })
 	}
-	var start [1]byte
-	_, _ = rand.Read(start[:]) // never fails (crypto/rand)
+	var seed [1]byte
+	_, _ = rand.Read(seed[:]) // never fails (crypto/rand)
 	for _, oneByte := range []bool{true, false} {
+		var class []byte
 		for i := range 256 {
-			id := []byte{start[0] + byte(i)}
-			if encodesAsInt(id[0]) == oneByte && usable(id) {
+			if encodesAsInt(byte(i)) == oneByte {
+				class = append(class, byte(i))
+			}
+		}
+		// From anywhere, so that stores that know nothing of each other choose
+		// different ones.
+		for i := range class {
+			id := []byte{class[(int(seed[0])+i)%len(class)]}
+			if usable(id) {
 				r.held[string(id)] = struct{}{}
 				return id, nil
 			}

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/oscorelay/oscorelay/internal/proof"
 	"github.com/oscorelay/oscorelay/keys"
 	"github.com/oscorelay/oscorelay/oscore"
 )
@@ -114,6 +115,7 @@ func TestFindOutcomes(t *testing.T) {
 }
 
 func TestAddRefusesDuplicates(t *testing.T) {
+	proof.Checklist(t, "O-3.3-1", "O-3.3-2", "O-3.3-3")
 	r := keys.New(keys.NewMemory())
 	first := entry("first", []byte{0xa}, []byte{1}, []byte("c"))
 	mustAdd(t, r, first)

@@ -57,7 +57,9 @@ func (r *Keyring) newPeer(ctx context.Context, e Entry) (*Peer, error) {
 		return nil, err
 	}
 	if p.derived != nil {
-		p.ctx.SetKIDContext(p.kidContext(p.derived))
+		if err := p.ctx.SetKIDContext(p.kidContext(p.derived)); err != nil {
+			return nil, err
+		}
 	}
 	if h, ok := r.store.(History); ok {
 		p.taint = h.Known(ctx, p.id[:])

@@ -26,7 +26,9 @@ func (p *Peer) Derive(idContext, kidContext []byte) (*oscore.Context, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.SetKIDContext(kidContext)
+	if err := c.SetKIDContext(kidContext); err != nil {
+		return nil, err
+	}
 	return c, nil
 }
 
@@ -58,6 +60,9 @@ func (p *Peer) Adopt(c *oscore.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := c.SetKIDContext(p.kidContext(params.IDContext)); err != nil {
+		return err
+	}
 	early := uint64(0)
 	if s, ok := p.ring.store.(ContextStore); ok {
 		c.EndLease()
@@ -80,7 +85,6 @@ func (p *Peer) Adopt(c *oscore.Context) error {
 	if err := p.ring.reindex(p, params.IDContext, id, recipient); err != nil {
 		return err
 	}
-	c.SetKIDContext(p.kidContext(params.IDContext))
 	p.ctx, p.taint = c, nil
 	p.block, p.early = firstBlock, early
 	return nil

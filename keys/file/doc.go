@@ -6,6 +6,7 @@
 //	DIR/root.key   the root key, mode 0600; Options.RootKey puts it elsewhere
 //	DIR/lock       held while the store is open
 //	ANCHORS/<store>.anchor   where the state has got to, outside DIR and its backups
+//	ANCHORS/declared-new     what was declared new on this machine
 //
 // # State
 //
@@ -35,6 +36,10 @@
 // those may be missing because the state was restored to a moment ago, so every
 // context skips the numbers they could have held: some thousands, of 2^40.
 //
+// Beside the anchors a ledger lists what was declared new on this machine, so
+// that the same keys cannot be declared new twice, in two directories or after
+// one was deleted.
+//
 // A copy of the whole machine, anchor included, is not detectable from inside.
 //
 // # Sealing at rest
@@ -53,6 +58,7 @@
 //	record.go   records
 //	frame.go    frames, torn and damaged ones
 //	anchor.go   the anchor
+//	ledger.go   what was declared new
 //	entries.go  the key file
 //	view.go     reading without opening
 //

@@ -345,6 +345,72 @@ func TestUnknownHistoryTaints(t *testing.T) {
 	})
 }
 
+func TestNewIsSaidOnce(t *testing.T) {
+	m := disktest.New()
+	st := mustOpen(t, m)
+	mustPut(t, st, true, "a")
+	reserve(t, st, "a", 64)
+	mustClose(t, st)
+	refused := func(t *testing.T, st *Store) {
+		t.Helper()
+		err := st.Put(ctx, true, demo("b"), demo("a"))
+		if !errors.Is(err, keys.ErrTainted) || !strings.Contains(err.Error(), `"a" cannot be fresh`) || !strings.Contains(err.Error(), "in /store") {
+			t.Fatalf("Put = %v", err)
+		}
+		if len(st.Entries()) != 0 {
+			t.Error("something was put all the same")
+		}
+	}
+	t.Run("in a second directory", func(t *testing.T) {
+		st, err := open(m, "/second", opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		refused(t, st)
+		mustPut(t, st, true, "c")
+		mustClose(t, st)
+	})
+	t.Run("after the directory was deleted", func(t *testing.T) {
+		for _, f := range []string{"keys", "state", "root.key"} {
+			m.Delete(filepath.Join(dir, f))
+		}
+		st := mustOpen(t, m)
+		refused(t, st)
+		// Without the claim it is taken in, tainted.
+		mustPut(t, st, false, "a")
+		id := identity(t, "a")
+		if _, _, err := st.Reserve(ctx, id[:], 1); !errors.Is(err, keys.ErrTainted) {
+			t.Error(err)
+		}
+		mustClose(t, st)
+	})
+	t.Run("a ledger cut short", func(t *testing.T) {
+		name := filepath.Join(opts.AnchorDir, ledgerName)
+		b, err := m.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.WriteFile(name, b[:len(b)-10])
+		st, err := open(m, "/third", opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		mustPut(t, st, true, "d")
+		refused2 := st.Put(ctx, true, demo("a"))
+		if !errors.Is(refused2, keys.ErrTainted) {
+			t.Error(refused2)
+		}
+		mustClose(t, st)
+		st, err = open(m, "/fourth", opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := st.Put(ctx, true, demo("d")); !errors.Is(err, keys.ErrTainted) {
+			t.Errorf("after a line cut short: %v", err)
+		}
+	})
+}
+
 func TestMovedDirectoryGoesOn(t *testing.T) {
 	base := t.TempDir()
 	o := Options{AnchorDir: filepath.Join(base, "anchors")}

@@ -64,8 +64,12 @@ func (st *Store) Put(ctx context.Context, fresh bool, entries ...keys.Entry) err
 	return st.writeEntries(all)
 }
 
-// declare makes the material of entries known, in one frame.
+// declare makes the material of entries known, in one frame, if nobody else on
+// this machine declared it.
 func (st *Store) declare(entries []keys.Entry) error {
+	if err := st.claim(entries); err != nil {
+		return err
+	}
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	out, err := st.join(nil)
@@ -101,6 +105,36 @@ func (st *Store) declare(entries []keys.Entry) error {
 		}
 	})
 	return st.commit(out)
+}
+
+// claim enters material that is news to the store into the machine's ledger.
+func (st *Store) claim(entries []keys.Entry) error {
+	var ids []keys.Identity
+	var names []string
+	for i := range entries {
+		id, _, err := keys.Identities(&entries[i].Params)
+		if err != nil {
+			return err
+		}
+		st.mu.Lock()
+		_, known := st.s.ids[id]
+		st.mu.Unlock()
+		if !known {
+			ids, names = append(ids, id), append(names, entries[i].Name)
+		}
+	}
+	taken, err := claim(st.fsys, st.opts.AnchorDir, st.s.store, st.dir, ids)
+	if err != nil {
+		return err
+	}
+	for i, id := range ids {
+		if where, ok := taken[id]; ok {
+			return fmt.Errorf("keys/file: entry %q cannot be fresh: %w", names[i], &keys.TaintError{
+				Reason: "the same keys were declared new on this machine before, in " + where,
+			})
+		}
+	}
+	return nil
 }
 
 // Remove takes entries out of the key file. Their numbers stay in the state, so

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/oscorelay/oscorelay/internal/proof"
 	"github.com/oscorelay/oscorelay/oscore"
 )
 
@@ -84,6 +85,7 @@ func newBase(t *testing.T) string {
 // TestKill kills a process in the middle of sealing, again and again: no number
 // is ever sealed twice.
 func TestKill(t *testing.T) {
+	proof.Checklist(t, "O-B.1.1-1")
 	rounds := 40
 	if testing.Short() {
 		rounds = 5
@@ -125,6 +127,86 @@ func TestKill(t *testing.T) {
 		}
 	}
 	t.Logf("%d kills, %d numbers", rounds, len(used))
+}
+
+// TestRestoredState restores files behind the back of a process, as a roll-back
+// or a backup does: the next one seals nothing.
+func TestRestoredState(t *testing.T) {
+	proof.Requirement(t, "the store of a device", "MaU-1")
+	proof.Checklist(t, "O-B.1.1-1", "O-B.1.1-2")
+	for _, c := range []struct {
+		name    string
+		restore func(t *testing.T, base, old string)
+	}{
+		{"the state of the last run", func(t *testing.T, base, old string) {
+			b, err := os.ReadFile(filepath.Join(old, "state"))
+			if err == nil {
+				err = os.WriteFile(filepath.Join(base, "store", "state"), b, 0o600)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"the whole directory", func(t *testing.T, base, old string) {
+			if err := os.RemoveAll(filepath.Join(base, "store")); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.CopyFS(filepath.Join(base, "store"), os.DirFS(old)); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Chmod(filepath.Join(base, "store", "root.key"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"no state at all", func(t *testing.T, base, _ string) {
+			if err := os.Remove(filepath.Join(base, "store", "state")); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"another machine's anchors", func(t *testing.T, base, _ string) {
+			if err := os.RemoveAll(filepath.Join(base, "anchors")); err != nil {
+				t.Fatal(err)
+			}
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			base := newBase(t)
+			old := filepath.Join(base, "old")
+			if err := os.CopyFS(old, os.DirFS(filepath.Join(base, "store"))); err != nil {
+				t.Fatal(err)
+			}
+			if n, text := sealSome(t, base, 500); n < 500 {
+				t.Fatalf("%d numbers before: %s", n, text)
+			}
+			c.restore(t, base, old)
+			if n, text := sealSome(t, base, 500); n != 0 || !strings.Contains(text, "tainted: ") {
+				t.Errorf("%d numbers afterwards: %s", n, text)
+			}
+		})
+	}
+}
+
+// sealSome runs a sender, kills it after so many numbers, and returns how many
+// it sealed and what it said.
+func sealSome(t *testing.T, base string, want int) (n int, text string) {
+	t.Helper()
+	c := command("sender", base)
+	var said bytes.Buffer
+	c.Stderr = &said
+	out, err := c.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for lines := bufio.NewScanner(out); lines.Scan(); n++ {
+		if n == want {
+			_ = c.Process.Kill()
+		}
+	}
+	_ = c.Wait() // killed, or refused
+	return n, said.String()
 }
 
 func TestTwoProcesses(t *testing.T) {

@@ -28,7 +28,7 @@ type FS interface {
 	// renamed; 0 if there is none.
 	Inode(name string) uint64
 	Create(name string) (File, error) // empty, whatever was there
-	Append(name string) (File, error) // must exist
+	Append(name string) (File, error) // made if it is not there
 	Rename(from, to string) error
 	Remove(name string) error
 	SyncDir(dir string) error

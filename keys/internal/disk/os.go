@@ -54,7 +54,7 @@ func (OS) Create(name string) (File, error) {
 
 // Append implements [FS].
 func (OS) Append(name string) (File, error) {
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_APPEND, 0o600)
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
 	}

@@ -236,7 +236,16 @@ func (m *Mem) Append(name string) (disk.File, error) {
 	defer m.mu.Unlock()
 	i, ok := m.now[name]
 	if !ok {
-		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+		f, err := m.step()
+		if f == Full {
+			err = syscall.ENOSPC
+		}
+		if err != nil {
+			return nil, err
+		}
+		m.inodes++
+		i = &inode{number: m.inodes}
+		m.now[name] = i
 	}
 	return &file{m, i}, nil
 }
