@@ -25,6 +25,7 @@ func TestForgedBeforeGenuine(t *testing.T) {
 	for name, l := range map[string]fragment.Layout{"one block": kilo, "item of four blocks": {Unit: 8, Page: 10}} {
 		t.Run(name, func(t *testing.T) {
 			r := newRelease(t, 60_000, 8, l)
+			r.timing.AckTimeout = time.Second // patience on a busy machine
 			addr := newRelay(t, r.serve(t), nil, func(_ *relay, b []byte, send func([]byte)) {
 				send(forge(b))
 				send(b)
@@ -122,6 +123,7 @@ func TestHintsEndNothing(t *testing.T) {
 // answer. None kills the exchange.
 func TestForgedMessagesDoNotKillTheExchange(t *testing.T) {
 	r := newRelease(t, 50_000, 8, kilo)
+	r.timing.AckTimeout = time.Second // patience on a busy machine
 	for name, forgery := range map[string]func(d coap.Datagram) []byte{
 		"reset": func(d coap.Datagram) []byte {
 			return coap.Datagram{Type: coap.Reset, MessageID: d.MessageID}.Append(nil)

@@ -1,6 +1,8 @@
 package peer
 
 import (
+	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -77,4 +79,29 @@ func AiocoapPlugtestClient(t testing.TB, hostport, state, number string) string 
 		t.Errorf("plug test %s: %v", number, err)
 	}
 	return p.Output()
+}
+
+// AiocoapFileserver serves a directory's files over plain CoAP with aiocoap's
+// own file server.
+func AiocoapFileserver(t testing.TB, port uint16, dir string) *Process {
+	t.Helper()
+	p := Start(t, Spec{
+		Name: "aiocoap file server", Path: aiocoapPython(t), Dir: dir,
+		Env:  []string{"AIOCOAP_SERVER_TRANSPORT=udp6", "AIOCOAP_REUSE_PORT=0", "PYTHONDONTWRITEBYTECODE=1"},
+		Args: []string{"-m", "aiocoap.cli.fileserver", "--bind", Loopback(port).String(), "."},
+	})
+	p.AwaitPing(port)
+	return p
+}
+
+// AiocoapGet reads a resource, block by block, with aiocoap's plain client.
+func AiocoapGet(t testing.TB, uri string) []byte {
+	t.Helper()
+	cmd := exec.Command(aiocoapPython(t), "-m", "aiocoap.cli.client", "--quiet", uri)
+	cmd.Env = append(os.Environ(), "AIOCOAP_CLIENT_TRANSPORT=udp6", "PYTHONDONTWRITEBYTECODE=1")
+	body, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("aiocoap's client: %v", err)
+	}
+	return body
 }
