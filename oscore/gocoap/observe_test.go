@@ -73,9 +73,13 @@ func (s *sensor) mustNotify(typ message.Type, body string) {
 // untilEnded notifies until the observation is found to be over.
 func (s *sensor) untilEnded() {
 	s.t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.After(10 * time.Second)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
 	for s.notify(message.NonConfirmable, codes.Content, "still?") == nil {
-		if time.Now().After(deadline) {
+		select {
+		case <-tick.C:
+		case <-deadline:
 			s.t.Fatal("the observation does not end")
 		}
 	}

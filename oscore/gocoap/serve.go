@@ -114,7 +114,7 @@ type serving struct {
 	acked       bool       // an empty acknowledgement went out: the answer is separate
 	answered    bool
 	observation *endpoint.Observation
-	lastMID     int32           // of the last notification
+	mids        []int32         // of the latest notifications, the newest last; link.mu
 	confirming  bool            // a confirmable notification waits for its acknowledgement
 	held        *oscore.Message // the newest one, to be sent after it
 }
@@ -131,7 +131,7 @@ const maxTransmitWait = 93 * time.Second
 // deliver runs the handler. A panic of the handler is not recovered: it ends
 // the process, as with go-coap itself.
 func (s *serving) deliver(in *endpoint.Incoming) {
-	s.in, s.at, s.lastMID, s.running = in, time.Now(), -1, true
+	s.in, s.at, s.running = in, time.Now(), true
 	s.register()
 	if s.l.datagram && s.typ == message.Confirmable {
 		timer := time.AfterFunc(separateAfter, s.acknowledge)
@@ -260,10 +260,13 @@ func (s *serving) notifyLocked(now time.Time, m oscore.Message, typ message.Type
 	mid := s.l.messageID()
 	if s.l.datagram {
 		s.l.mu.Lock()
-		delete(s.l.resets, s.lastMID)
+		if len(s.mids) >= resettable {
+			delete(s.l.resets, s.mids[0])
+			s.mids = append(s.mids[:0], s.mids[1:]...)
+		}
 		s.l.resets[mid] = s
+		s.mids = append(s.mids, mid)
 		s.l.mu.Unlock()
-		s.lastMID = mid
 	}
 	if !confirm {
 		return s.l.write(s.l.conn.Context(), message.NonConfirmable, mid, s.token, out)
@@ -337,6 +340,10 @@ func (s *serving) observing() bool {
 	return s.observation != nil && !s.observation.Ended()
 }
 
+// resettable is how many of an observation's notifications a reset may still
+// name: one for the latest alone would come too late for a busy resource.
+const resettable = 16
+
 // forget takes the serving out of its link unless an answer or notifications
 // are still to come.
 func (s *serving) forget(now time.Time) {
@@ -344,7 +351,6 @@ func (s *serving) forget(now time.Time) {
 	observing := s.observation != nil && !s.observation.Ended()
 	owed := !s.answered && now.Sub(s.at) <= exchangeLifetime
 	keep := s.running || observing || owed
-	mid := s.lastMID
 	s.mu.Unlock()
 	if keep {
 		return
@@ -355,9 +361,12 @@ func (s *serving) forget(now time.Time) {
 	if s.l.serving[key] == s {
 		delete(s.l.serving, key)
 	}
-	if s.l.resets[mid] == s {
-		delete(s.l.resets, mid)
+	for _, mid := range s.mids {
+		if s.l.resets[mid] == s {
+			delete(s.l.resets, mid)
+		}
 	}
+	s.mids = nil
 }
 
 // end ends the observation, if there is one.
