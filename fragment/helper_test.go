@@ -90,7 +90,7 @@ func signed(t testing.TB, image []byte, leaf uint8) *Signed {
 func cut(t testing.TB, image []byte, s *Signed, l Layout) ([]byte, Geometry) {
 	t.Helper()
 	var b bytes.Buffer
-	if err := Cut(&b, bytes.NewReader(image), &s.Envelope, CutConfig{Layout: l}); err != nil {
+	if err := Cut(&b, bytes.NewReader(image), s.Envelope(), CutConfig{Layout: l}); err != nil {
 		t.Fatal(err)
 	}
 	g, err := s.Pinned(s.Name(l))

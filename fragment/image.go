@@ -50,6 +50,9 @@ const defaultEvery = 16
 // OpenImage starts or resumes a download. The journal is resumed only if it is
 // of exactly this manifest; anything else in it is overwritten.
 func OpenImage(s *Signed, c ImageConfig) (*Image, error) {
+	if s == nil || s.manifest.Size == 0 {
+		return nil, fmt.Errorf("%w: no manifest that Open has verified", ErrSignature)
+	}
 	leaves := uint32((uint64(s.manifest.Size) + 1<<s.manifest.Leaf - 1) >> s.manifest.Leaf)
 	im := &Image{
 		signed: s, flash: c.Flash, leaf: s.manifest.Leaf, leaves: leaves,

@@ -28,8 +28,16 @@ type Envelope struct {
 // Signed is a manifest whose signature has been verified. Only [Open] makes
 // one, and every image needs one.
 type Signed struct {
-	Envelope
-	key PublicKey
+	envelope // not exported, so that nobody else can put one together
+	key      PublicKey
+}
+
+type envelope = Envelope
+
+// Envelope returns what is known without the signature, for [Cut].
+func (s *Signed) Envelope() *Envelope {
+	e := s.envelope
+	return &e
 }
 
 // Manifest returns what was signed.

@@ -336,3 +336,11 @@ func twice(payload []byte) []byte {
 	b := append([]byte{payload[0] + 1}, payload[1:]...)
 	return append(b, payload[len(payload)-18:]...)
 }
+
+// Nothing is written by the word of a manifest that Open has not verified.
+func TestOpenImageNeedsAVerifiedManifest(t *testing.T) {
+	for _, s := range []*Signed{nil, {}} {
+		_, err := OpenImage(s, ImageConfig{Flash: &memory{}})
+		wantErr(t, err, ErrSignature)
+	}
+}

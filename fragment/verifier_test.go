@@ -100,11 +100,11 @@ func TestCutRefusesAnotherImage(t *testing.T) {
 	other := bytes.Clone(image)
 	other[4999] ^= 1
 	var out bytes.Buffer
-	wantErr(t, Cut(&out, bytes.NewReader(other), &s.Envelope, CutConfig{}), ErrImage)
+	wantErr(t, Cut(&out, bytes.NewReader(other), s.Envelope(), CutConfig{}), ErrImage)
 	if out.Len() != 0 {
 		t.Fatal("something was written")
 	}
-	if err := Cut(&out, bytes.NewReader(image[:4999]), &s.Envelope, CutConfig{}); err == nil {
+	if err := Cut(&out, bytes.NewReader(image[:4999]), s.Envelope(), CutConfig{}); err == nil {
 		t.Fatal("a short image was cut")
 	}
 }

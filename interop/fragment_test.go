@@ -40,7 +40,7 @@ func firmware(t *testing.T, l fragment.Layout) (image, file []byte, s *fragment.
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	if err := fragment.Cut(&out, bytes.NewReader(image), &s.Envelope, fragment.CutConfig{Layout: l}); err != nil {
+	if err := fragment.Cut(&out, bytes.NewReader(image), s.Envelope(), fragment.CutConfig{Layout: l}); err != nil {
 		t.Fatal(err)
 	}
 	return image, out.Bytes(), s

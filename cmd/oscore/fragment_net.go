@@ -210,6 +210,7 @@ func fragmentFetch(ctx context.Context, sio stdio, args []string) error {
 	out := f.String("o", "", "image to write")
 	window := f.Int("window", 4, "requests in flight, 1 to 4")
 	ack := f.Duration("ack-timeout", 2*time.Second, "first retransmission (RFC 7252's ACK_TIMEOUT)")
+	patience := f.Duration("patience", 0, "suspend when nothing has verified for so long (default 247s)")
 	rest, err := f.parse(args, 1, 16)
 	if err != nil {
 		return err
@@ -224,7 +225,7 @@ func fragmentFetch(ctx context.Context, sio stdio, args []string) error {
 	case *ack < 10*time.Millisecond:
 		return usagef("-ack-timeout %v: at least 10ms", *ack)
 	}
-	c := fetch.Config{Keys: keys, Window: *window, Timing: fetch.Timing{AckTimeout: *ack}, Pages: 32}
+	c := fetch.Config{Keys: keys, Window: *window, Timing: fetch.Timing{AckTimeout: *ack}, Pages: 32, Patience: *patience}
 	c.Policy = fragment.Policy{Installed: *installed, Now: uint64(time.Now().Unix())}
 	if c.Policy.Vendor, c.Policy.Class, err = vendorClass(*vendor, *class); err != nil {
 		return err

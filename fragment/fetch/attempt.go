@@ -132,6 +132,7 @@ func (p *piece) conclude(m *mirrors, x *mirror) error {
 	p.d.mu.Unlock()
 	if err == nil {
 		m.verified(x)
+		p.d.silence.Reset(p.d.c.Patience)
 		p.d.budget.earn()
 	}
 	return err

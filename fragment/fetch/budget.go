@@ -49,7 +49,7 @@ func (b *budget) take(ctx context.Context) error {
 		b.mu.Lock()
 		if b.left <= 0 {
 			b.mu.Unlock()
-			return ErrSuspended
+			return errBudget
 		}
 		if b.tokens >= 1 {
 			b.tokens--

@@ -3,6 +3,7 @@ package fetch
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/oscorelay/oscorelay/fragment"
@@ -10,15 +11,22 @@ import (
 
 // Errors of a download. Those of package fragment come through as well.
 var (
-	// ErrSuspended means that the budget for retries is spent. Nothing is
-	// lost: run again later with the same flash and journal.
-	ErrSuspended = errors.New("fetch: suspended, the budget for retries is spent")
+	// ErrSuspended means that the budget for retries is spent, or that nothing
+	// has come for long. Nothing is lost: run again later with the same flash
+	// and journal.
+	ErrSuspended = errors.New("fetch: suspended")
 	// ErrURI is a source that cannot be asked.
 	ErrURI = errors.New("fetch: unusable URI")
 	// ErrScheme is a URI of a protocol this package does not speak.
 	ErrScheme = errors.New("fetch: unsupported scheme")
 	// ErrSources means that the sources do not belong to one manifest.
 	ErrSources = errors.New("fetch: sources name different manifests")
+)
+
+// errBudget and errSilent are the two ways to be suspended.
+var (
+	errBudget = fmt.Errorf("%w: the budget for retries is spent", ErrSuspended)
+	errSilent = fmt.Errorf("%w: no mirror sends anything that verifies", ErrSuspended)
 )
 
 // Config is one download.
@@ -43,6 +51,9 @@ type Config struct {
 	Pages int
 	// Timing is RFC 7252's; zero fields take its defaults.
 	Timing Timing
+	// Patience is how long nothing may verify before the download is suspended.
+	// 0: RFC 7252's EXCHANGE_LIFETIME, 247 s.
+	Patience time.Duration
 	// Progress, optional, is told the verified and the whole size in bytes.
 	Progress func(verified, size int64)
 }
@@ -56,6 +67,9 @@ type Timing struct {
 	AckTimeout    time.Duration // 0: 2 s
 	MaxRetransmit int           // 0: 4
 }
+
+// defaultPatience is EXCHANGE_LIFETIME (RFC 7252 §4.8.2).
+const defaultPatience = 247 * time.Second
 
 func (t Timing) orDefault() Timing {
 	if t.AckTimeout == 0 {

@@ -88,7 +88,7 @@ func newRelease(t testing.TB, size int, leaf uint8, layouts ...fragment.Layout) 
 	}
 	for _, l := range layouts {
 		var file bytes.Buffer
-		if err := fragment.Cut(&file, bytes.NewReader(r.image), &r.signed.Envelope, fragment.CutConfig{Layout: l}); err != nil {
+		if err := fragment.Cut(&file, bytes.NewReader(r.image), r.signed.Envelope(), fragment.CutConfig{Layout: l}); err != nil {
 			t.Fatal(err)
 		}
 		name := r.signed.Name(l)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -380,6 +381,22 @@ func TestExhaustedBudgetSuspendsAndResumes(t *testing.T) {
 	again := complete(t, c, flash, r.image)
 	if again.Resumed < 90<<10 {
 		t.Fatalf("resumed with %d bytes", again.Resumed)
+	}
+}
+
+// A mirror that is silent suspends the download, in bounded time.
+func TestSilenceSuspends(t *testing.T) {
+	r := newRelease(t, 5000, 8, kilo)
+	dead := listen(t)
+	t.Cleanup(func() { _ = dead.Close() })
+	c, flash := r.job(t, r.uri(dead.LocalAddr().String(), kilo))
+	c.Patience = 300 * time.Millisecond
+	_, err := Run(t.Context(), c)
+	if !errors.Is(err, ErrSuspended) || !strings.Contains(err.Error(), "no mirror sends") {
+		t.Fatalf("%v", err)
+	}
+	if len(flash.b) != 0 {
+		t.Fatal("something was written")
 	}
 }
 

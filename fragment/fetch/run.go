@@ -13,8 +13,9 @@ import (
 
 // download is one run.
 type download struct {
-	c      Config
-	budget *budget
+	c       Config
+	budget  *budget
+	silence *time.Timer // since something verified
 
 	mu       sync.Mutex // the verifier, the image, the result, every piece
 	idle     *sync.Cond // a piece has ended
@@ -49,7 +50,18 @@ func Run(ctx context.Context, c Config) (Result, error) {
 	}
 	d := &download{c: c, budget: newBudget(2 * c.Timing.AckTimeout)}
 	d.idle = sync.NewCond(&d.mu)
+	if c.Patience == 0 {
+		c.Patience = defaultPatience
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	d.silence = time.AfterFunc(c.Patience, func() { cancel(errSilent) })
+	defer d.silence.Stop()
+	d.c.Patience = c.Patience
 	err := d.run(ctx)
+	if errors.Is(err, context.Canceled) && context.Cause(ctx) == errSilent {
+		err = errSilent
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.result, err

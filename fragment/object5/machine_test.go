@@ -103,7 +103,7 @@ func newRelease(t testing.TB) *release {
 		t.Fatal(err)
 	}
 	var file bytes.Buffer
-	if err := fragment.Cut(&file, bytes.NewReader(r.image), &r.signed.Envelope, fragment.CutConfig{Layout: layout}); err != nil {
+	if err := fragment.Cut(&file, bytes.NewReader(r.image), r.signed.Envelope(), fragment.CutConfig{Layout: layout}); err != nil {
 		t.Fatal(err)
 	}
 	r.file = file.Bytes()
