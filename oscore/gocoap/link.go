@@ -270,8 +270,9 @@ func (l *link) receiveResponse(m *pool.Message) (drop bool) {
 	case w == nil && l.datagram && m.Type() == message.Confirmable && known:
 		l.writeEmpty(message.Acknowledgement, m.MessageID()) // ours was lost
 		return true
-	case w == nil && l.datagram && m.Type() == message.Confirmable && protected:
-		l.writeEmpty(message.Reset, m.MessageID()) // RFC 7252 §4.2, and the end of an observation
+	case w == nil && l.datagram && protected && m.Type() != message.Acknowledgement &&
+		(m.Type() == message.Confirmable || m.HasOption(message.Observe)):
+		l.writeEmpty(message.Reset, m.MessageID()) // RFC 7252 §4.2; RFC 7641 §3.6: ends an observation that is not known here
 		return true
 	case w == nil, !l.room(l.queued):
 		return true

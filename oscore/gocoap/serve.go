@@ -114,10 +114,13 @@ type serving struct {
 	acked       bool       // an empty acknowledgement went out: the answer is separate
 	answered    bool
 	observation *endpoint.Observation
-	lastMID     int32           // of the last notification
+	mids        []int32         // of the last notifications, oldest first; the link's lock guards it
 	confirming  bool            // a confirmable notification waits for its acknowledgement
 	held        *oscore.Message // the newest one, to be sent after it
 }
+
+// maxResettable is how many notifications of an observation a RST may name.
+const maxResettable = 16
 
 // separateAfter is when a confirmable request without an answer gets an empty
 // acknowledgement: well before the client's first retransmission (RFC 7252
@@ -131,7 +134,7 @@ const maxTransmitWait = 93 * time.Second
 // deliver runs the handler. A panic of the handler is not recovered: it ends
 // the process, as with go-coap itself.
 func (s *serving) deliver(in *endpoint.Incoming) {
-	s.in, s.at, s.lastMID, s.running = in, time.Now(), -1, true
+	s.in, s.at, s.running = in, time.Now(), true
 	s.register()
 	if s.l.datagram && s.typ == message.Confirmable {
 		timer := time.AfterFunc(separateAfter, s.acknowledge)
@@ -259,11 +262,7 @@ func (s *serving) notifyLocked(now time.Time, m oscore.Message, typ message.Type
 	}
 	mid := s.l.messageID()
 	if s.l.datagram {
-		s.l.mu.Lock()
-		delete(s.l.resets, s.lastMID)
-		s.l.resets[mid] = s
-		s.l.mu.Unlock()
-		s.lastMID = mid
+		s.resettable(mid)
 	}
 	if !confirm {
 		return s.l.write(s.l.conn.Context(), message.NonConfirmable, mid, s.token, out)
@@ -271,6 +270,24 @@ func (s *serving) notifyLocked(now time.Time, m oscore.Message, typ message.Type
 	s.confirming = true
 	go s.confirm(mid, out)
 	return nil
+}
+
+// resettable notes the message ID of a notification: a RST for one of the last
+// ends the observation, though others went out meanwhile.
+func (s *serving) resettable(mid int32) {
+	s.l.mu.Lock()
+	defer s.l.mu.Unlock()
+	if s.l.closed {
+		return
+	}
+	if len(s.mids) == maxResettable {
+		if s.l.resets[s.mids[0]] == s {
+			delete(s.l.resets, s.mids[0])
+		}
+		s.mids = append(s.mids[:0], s.mids[1:]...)
+	}
+	s.mids = append(s.mids, mid)
+	s.l.resets[mid] = s
 }
 
 // confirm sends a confirmable notification and waits for its acknowledgement.
@@ -344,7 +361,6 @@ func (s *serving) forget(now time.Time) {
 	observing := s.observation != nil && !s.observation.Ended()
 	owed := !s.answered && now.Sub(s.at) <= exchangeLifetime
 	keep := s.running || observing || owed
-	mid := s.lastMID
 	s.mu.Unlock()
 	if keep {
 		return
@@ -355,9 +371,12 @@ func (s *serving) forget(now time.Time) {
 	if s.l.serving[key] == s {
 		delete(s.l.serving, key)
 	}
-	if s.l.resets[mid] == s {
-		delete(s.l.resets, mid)
+	for _, mid := range s.mids {
+		if s.l.resets[mid] == s {
+			delete(s.l.resets, mid)
+		}
 	}
+	s.mids = nil
 }
 
 // end ends the observation, if there is one.
