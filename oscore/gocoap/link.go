@@ -63,12 +63,8 @@ func (e *Endpoint) link(conn mux.Conn, datagram bool) *link {
 		e: e, conn: conn, datagram: datagram,
 		queued:   make(chan struct{}, queuedPerHandler*e.cfg.MaxHandlers),
 		handlers: make(chan struct{}, e.cfg.MaxHandlers),
-		gate:     gate{free: 1},
 		waiting:  map[string]*waiter{}, unacked: map[int32]*waiter{},
 		serving: map[servingKey]*serving{}, resets: map[int32]*serving{},
-	}
-	if datagram {
-		l.gate.free = e.cfg.NStart
 	}
 	if a := conn.RemoteAddr(); a != nil {
 		l.source = a.String()
