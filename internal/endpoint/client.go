@@ -375,6 +375,16 @@ func (x *Exchange) resend() Step {
 	return Step{Kind: Send, Message: m}
 }
 
+// Reseal returns the message that the exchange is at under a new Partial IV, in
+// place of one that was held back so long that the peer's replay window may
+// have passed it by.
+func (x *Exchange) Reseal() (oscore.Message, error) {
+	if x.over {
+		return oscore.Message{}, ErrEnded
+	}
+	return x.seal()
+}
+
 // seal protects the message that the exchange is at.
 func (x *Exchange) seal() (oscore.Message, error) {
 	m := x.request

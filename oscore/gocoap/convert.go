@@ -2,6 +2,7 @@ package gocoap
 
 import (
 	"bytes"
+	"io"
 	"slices"
 
 	"github.com/oscorelay/oscorelay/internal/coap"
@@ -19,14 +20,14 @@ func toOSCORE(m *pool.Message) (oscore.Message, error) {
 		options = slices.Clone(options)
 		slices.SortStableFunc(options, byID)
 	}
-	var payload []byte
+	size := int64(0)
 	if m.Body() != nil {
 		var err error
-		if payload, err = m.ReadBody(); err != nil {
+		if size, err = m.BodySize(); err != nil {
 			return oscore.Message{}, err
 		}
 	}
-	n := len(payload) + 1
+	n := int(size) + 1
 	for _, o := range options {
 		n += len(o.Value) + 5
 	}
@@ -36,8 +37,23 @@ func toOSCORE(m *pool.Message) (oscore.Message, error) {
 		body = coap.AppendOption(body, previous, uint16(o.ID), o.Value)
 		previous = uint16(o.ID)
 	}
-	return oscore.Message{Code: byte(m.Code()), Body: coap.AppendPayload(body, payload)}, nil
+	if size == 0 {
+		return oscore.Message{Code: byte(m.Code()), Body: body}, nil
+	}
+	if _, err := m.Body().Seek(0, io.SeekStart); err != nil {
+		return oscore.Message{}, err
+	}
+	body = append(body, payloadMarker)
+	from := len(body)
+	body = body[:from+int(size)] // n has room for it
+	if _, err := io.ReadFull(m.Body(), body[from:]); err != nil {
+		return oscore.Message{}, err
+	}
+	return oscore.Message{Code: byte(m.Code()), Body: body}, nil
 }
+
+// payloadMarker ends the options (RFC 7252 §3).
+const payloadMarker = 0xff
 
 func byID(a, b message.Option) int { return int(a.ID) - int(b.ID) }
 

@@ -2,77 +2,91 @@ package gocoap
 
 import (
 	"context"
+	"slices"
 	"sync"
 )
 
-// gate admits the requests of a connection before they are sealed. What is
-// sealed thus goes out soon and in the order of its Partial IVs: a request that
-// waited for its turn sealed would find that the replay window had left it
-// behind. It holds the requests to NSTART, too (RFC 7252 §4.7).
+// gate admits the messages of requests to a connection one at a time, before
+// they are sealed: what is sealed goes out next, in the order of Partial IVs. A
+// request that waited for its turn sealed would find that the peer's replay
+// window had left it behind. Over datagrams it holds requests to an NSTART of
+// 1, too (RFC 7252 §4.7): a confirmable one leaves when it was acknowledged.
 //
-// Messages of an exchange under way are sealed already (an Echo round trip, the
-// next block) and go first.
+// Further messages of an exchange (an Echo round trip, the next block) are
+// sealed as the answer to the last is opened, and go first.
 type gate struct {
-	mu     sync.Mutex
-	free   int
-	again  []chan struct{}
-	queued []chan struct{}
+	mu    sync.Mutex
+	taken bool
+	again []chan struct{}
+	first []chan struct{}
 }
 
-// enter waits for a place.
-func (g *gate) enter(ctx context.Context, again bool) error {
-	g.mu.Lock()
-	if g.free > 0 {
-		g.free--
-		g.mu.Unlock()
-		return nil
-	}
+// queue takes a place in the order; it is had when the channel is closed.
+func (g *gate) queue(again bool) chan struct{} {
 	turn := make(chan struct{})
-	if again {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case !g.taken:
+		g.taken = true
+		close(turn)
+	case again:
 		g.again = append(g.again, turn)
-	} else {
-		g.queued = append(g.queued, turn)
+	default:
+		g.first = append(g.first, turn)
 	}
-	g.mu.Unlock()
+	return turn
+}
+
+// wait waits for the place. When the context ends before, the place is given up.
+func (g *gate) wait(ctx context.Context, turn chan struct{}) error {
+	select {
+	case <-turn:
+		return nil
+	default:
+	}
 	select {
 	case <-turn:
 		return nil
 	case <-ctx.Done():
-	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.remove(&g.again, turn) || g.remove(&g.queued, turn) {
+		g.giveUp(turn)
 		return ctx.Err()
 	}
-	g.pass() // the turn came at the same moment
-	return ctx.Err()
+}
+
+// enter takes a place and waits for it.
+func (g *gate) enter(ctx context.Context, again bool) error {
+	return g.wait(ctx, g.queue(again))
 }
 
 // leave gives the place to the next.
 func (g *gate) leave() {
 	g.mu.Lock()
+	defer g.mu.Unlock()
 	g.pass()
-	g.mu.Unlock()
 }
 
-func (g *gate) pass() {
-	for _, queue := range []*[]chan struct{}{&g.again, &g.queued} {
-		if q := *queue; len(q) > 0 {
-			close(q[0])
-			q[0] = nil
-			*queue = q[1:]
+// giveUp leaves, or leaves the queue.
+func (g *gate) giveUp(turn chan struct{}) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, q := range []*[]chan struct{}{&g.again, &g.first} {
+		if i := slices.Index(*q, turn); i >= 0 {
+			*q = slices.Delete(*q, i, i+1)
 			return
 		}
 	}
-	g.free++
+	g.pass()
 }
 
-func (g *gate) remove(queue *[]chan struct{}, turn chan struct{}) bool {
-	for i, c := range *queue {
-		if c == turn {
-			*queue = append((*queue)[:i], (*queue)[i+1:]...)
-			return true
+func (g *gate) pass() {
+	for _, q := range []*[]chan struct{}{&g.again, &g.first} {
+		if len(*q) > 0 {
+			close((*q)[0])
+			(*q)[0] = nil
+			*q = (*q)[1:]
+			return
 		}
 	}
-	return false
+	g.taken = false
 }

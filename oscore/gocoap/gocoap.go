@@ -51,11 +51,6 @@ type Config struct {
 	// the same time; 0 means 64. A datagram above it is dropped and comes again,
 	// a stream is read more slowly.
 	MaxHandlers int
-	// NStart is how many confirmable requests to a peer may be unacknowledged
-	// at the same time (RFC 7252 §4.7); 0 means 1. With more of them, one that
-	// is lost and sent again may find that the peer's replay window has passed
-	// it by: keep NStart well below the window's size.
-	NStart int
 	// ResponsePIV makes every response carry a Partial IV of its own, for
 	// services of which several instances may answer.
 	ResponsePIV bool
@@ -136,9 +131,6 @@ type Endpoint struct {
 func New(cfg Config) *Endpoint {
 	if cfg.MaxHandlers <= 0 {
 		cfg.MaxHandlers = 64
-	}
-	if cfg.NStart <= 0 {
-		cfg.NStart = 1
 	}
 	c := endpoint.Config{
 		Keyring: cfg.Keyring, EchoLifetime: cfg.EchoLifetime, BlockSize: cfg.BlockSize, MaxBody: cfg.MaxBody,

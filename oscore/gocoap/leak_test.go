@@ -217,7 +217,7 @@ type idleConn struct {
 func (c *idleConn) Close() error { c.closed = true; return nil }
 
 func TestGate(t *testing.T) {
-	g := gate{free: 1}
+	var g gate
 	if err := g.enter(t.Context(), false); err != nil {
 		t.Fatal(err)
 	}
@@ -246,16 +246,16 @@ func TestGate(t *testing.T) {
 			return len(*q)
 		}
 	}
-	add("new 1", false, count(&g.queued))
-	add("new 2", false, count(&g.queued))
+	add("new 1", false, count(&g.first))
+	add("new 2", false, count(&g.first))
 	add("next block", true, count(&g.again))
 	g.leave()
 	wg.Wait()
 	if got := strings.Join(order, ", "); got != "next block, new 1, new 2" {
 		t.Error(got)
 	}
-	if g.free != 1 {
-		t.Errorf("%d places are free", g.free)
+	if g.taken {
+		t.Error("the place is not free")
 	}
 }
 

@@ -63,12 +63,8 @@ func (e *Endpoint) link(conn mux.Conn, datagram bool) *link {
 		e: e, conn: conn, datagram: datagram,
 		queued:   make(chan struct{}, queuedPerHandler*e.cfg.MaxHandlers),
 		handlers: make(chan struct{}, e.cfg.MaxHandlers),
-		gate:     gate{free: 1},
 		waiting:  map[string]*waiter{}, unacked: map[int32]*waiter{},
 		serving: map[servingKey]*serving{}, resets: map[int32]*serving{},
-	}
-	if datagram {
-		l.gate.free = e.cfg.NStart
 	}
 	if a := conn.RemoteAddr(); a != nil {
 		l.source = a.String()
@@ -270,8 +266,9 @@ func (l *link) receiveResponse(m *pool.Message) (drop bool) {
 	case w == nil && l.datagram && m.Type() == message.Confirmable && known:
 		l.writeEmpty(message.Acknowledgement, m.MessageID()) // ours was lost
 		return true
-	case w == nil && l.datagram && m.Type() == message.Confirmable && protected:
-		l.writeEmpty(message.Reset, m.MessageID()) // RFC 7252 §4.2, and the end of an observation
+	case w == nil && l.datagram && protected && m.Type() != message.Acknowledgement &&
+		(m.Type() == message.Confirmable || m.HasOption(message.Observe)):
+		l.writeEmpty(message.Reset, m.MessageID()) // RFC 7252 §4.2; RFC 7641 §3.6: ends an observation that is not known here
 		return true
 	case w == nil, !l.room(l.queued):
 		return true

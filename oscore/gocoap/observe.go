@@ -89,7 +89,14 @@ func (o *observation) hand(ctx context.Context, step endpoint.Step) {
 		if err := w.l.gate.enter(ctx, true); err != nil {
 			return
 		}
-		if err := w.sendNew(ctx, m); err != nil {
+		// The program may have taken its time: the message that came with the
+		// step has aged.
+		block, err := step.More.Reseal()
+		if err != nil {
+			w.l.gate.leave()
+			return
+		}
+		if err := w.sendNew(ctx, block); err != nil {
 			return
 		}
 		whole, err := w.next(ctx)

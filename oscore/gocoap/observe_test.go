@@ -27,7 +27,6 @@ type sensor struct {
 	// cancelled is closed when a request with Observe 1 came.
 	cancelled chan struct{}
 	calls     atomic.Int32
-	separate  bool // answers by WriteMessage alone
 }
 
 func newSensor(t testing.TB) *sensor { return &sensor{t: t, cancelled: make(chan struct{})} }
@@ -70,7 +69,7 @@ func (s *sensor) mustNotify(typ message.Type, body string) {
 	}
 }
 
-// untilEnded notifies until the observation is found to be over.
+// untilEnded notifies now and then until the observation is found to be over.
 func (s *sensor) untilEnded() {
 	s.t.Helper()
 	deadline := time.After(10 * time.Second)
@@ -82,6 +81,7 @@ func (s *sensor) untilEnded() {
 		case <-deadline:
 			s.t.Fatal("the observation does not end")
 		}
+		time.Sleep(5 * time.Millisecond)
 	}
 }
 

@@ -28,7 +28,7 @@ const (
 	// addresses makes connections at no cost.
 	unprovenIdle = 16 * time.Second
 	// nstart opens go-coap's own limit, which would hold sealed messages back;
-	// the link's gate holds requests to Config.NStart before they are sealed.
+	// the link's gate holds requests to one at a time before they are sealed.
 	nstart = 1 << 16
 )
 

@@ -301,7 +301,7 @@ func TestRederive(t *testing.T) {
 		t.Fatal(err)
 	}
 	var wg sync.WaitGroup
-	for range 10 { // others wait for the derivation
+	for range 4 { // others wait for the derivation
 		wg.Go(func() {
 			if _, err := w.client.DoWith(w.request(codes.POST, "/x", "anew"), gocoap.WithRederive()); err != nil {
 				t.Error(err)
@@ -461,12 +461,8 @@ func TestServerBegins(t *testing.T) {
 func TestDTLS(t *testing.T) {
 	ck, sk := rings(t)
 	cep, sep := gocoap.New(gocoap.Config{Keyring: ck}), gocoap.New(gocoap.Config{Keyring: sk})
-	psk := &dtls.Config{
-		PSK:             func([]byte) ([]byte, error) { return []byte("transport secret"), nil },
-		PSKIdentityHint: []byte("hint"),
-		CipherSuites:    []dtls.CipherSuiteID{dtls.TLS_PSK_WITH_AES_128_CCM_8},
-	}
-	l, err := coapnet.NewDTLSListener("udp4", "127.0.0.1:0", psk)
+	key := func([]byte) ([]byte, error) { return []byte("transport secret"), nil }
+	l, err := coapnet.NewDTLSListener("udp4", "127.0.0.1:0", coapnet.NewDTLSServerOptions(dtls.WithPSK(key), dtls.WithPSKIdentityHint([]byte("hint")), dtls.WithCipherSuites(dtls.TLS_PSK_WITH_AES_128_CCM_8)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -479,7 +475,7 @@ func TestDTLS(t *testing.T) {
 		s.Stop()
 		<-done
 	}()
-	conn, err := godtls.Dial(l.Addr().String(), psk, cep.UDPClient(nil)...)
+	conn, err := godtls.Dial(l.Addr().String(), godtls.NewDTLSClientOptions(dtls.WithPSK(key), dtls.WithPSKIdentityHint([]byte("hint")), dtls.WithCipherSuites(dtls.TLS_PSK_WITH_AES_128_CCM_8)), cep.UDPClient(nil)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -501,18 +497,14 @@ func TestDTLS(t *testing.T) {
 }
 
 func TestConcurrentRequests(t *testing.T) {
-	for _, transport := range []string{"udp", "udp, NSTART 8", "tcp"} {
+	for _, transport := range []string{"udp", "tcp"} {
 		t.Run(transport, func(t *testing.T) {
 			// A datagram that is lost comes again after seconds, when hundreds of
-			// later numbers have passed it: the window must reach that far back.
+			// later numbers may have passed it: the window reaches that far back.
 			server := mirror()
 			server.Params.WindowSize = 1024
 			ck, sk := ring(t, keys.NewMemory(), entry()), ring(t, keys.NewMemory(), server)
-			cfg := gocoap.Config{Keyring: ck}
-			if transport == "udp, NSTART 8" {
-				cfg.NStart = 8
-			}
-			cep, sep := gocoap.New(cfg), gocoap.New(gocoap.Config{Keyring: sk})
+			cep, sep := gocoap.New(gocoap.Config{Keyring: ck}), gocoap.New(gocoap.Config{Keyring: sk})
 			var calls atomic.Int32
 			var c *gocoap.Client
 			var err error

@@ -114,10 +114,13 @@ type serving struct {
 	acked       bool       // an empty acknowledgement went out: the answer is separate
 	answered    bool
 	observation *endpoint.Observation
-	mids        []int32         // of the latest notifications, the newest last; link.mu
+	mids        []int32         // of the last notifications, oldest first; the link's lock guards it
 	confirming  bool            // a confirmable notification waits for its acknowledgement
 	held        *oscore.Message // the newest one, to be sent after it
 }
+
+// maxResettable is how many notifications of an observation a RST may name.
+const maxResettable = 16
 
 // separateAfter is when a confirmable request without an answer gets an empty
 // acknowledgement: well before the client's first retransmission (RFC 7252
@@ -259,14 +262,7 @@ func (s *serving) notifyLocked(now time.Time, m oscore.Message, typ message.Type
 	}
 	mid := s.l.messageID()
 	if s.l.datagram {
-		s.l.mu.Lock()
-		if len(s.mids) >= resettable {
-			delete(s.l.resets, s.mids[0])
-			s.mids = append(s.mids[:0], s.mids[1:]...)
-		}
-		s.l.resets[mid] = s
-		s.mids = append(s.mids, mid)
-		s.l.mu.Unlock()
+		s.resettable(mid)
 	}
 	if !confirm {
 		return s.l.write(s.l.conn.Context(), message.NonConfirmable, mid, s.token, out)
@@ -274,6 +270,24 @@ func (s *serving) notifyLocked(now time.Time, m oscore.Message, typ message.Type
 	s.confirming = true
 	go s.confirm(mid, out)
 	return nil
+}
+
+// resettable notes the message ID of a notification: a RST for one of the last
+// ends the observation, though others went out meanwhile.
+func (s *serving) resettable(mid int32) {
+	s.l.mu.Lock()
+	defer s.l.mu.Unlock()
+	if s.l.closed {
+		return
+	}
+	if len(s.mids) == maxResettable {
+		if s.l.resets[s.mids[0]] == s {
+			delete(s.l.resets, s.mids[0])
+		}
+		s.mids = append(s.mids[:0], s.mids[1:]...)
+	}
+	s.mids = append(s.mids, mid)
+	s.l.resets[mid] = s
 }
 
 // confirm sends a confirmable notification and waits for its acknowledgement.
@@ -339,10 +353,6 @@ func (s *serving) observing() bool {
 	defer s.mu.Unlock()
 	return s.observation != nil && !s.observation.Ended()
 }
-
-// resettable is how many of an observation's notifications a reset may still
-// name: one for the latest alone would come too late for a busy resource.
-const resettable = 16
 
 // forget takes the serving out of its link unless an answer or notifications
 // are still to come.

@@ -8,7 +8,7 @@ import (
 // tickEvery is how often connections look for what is to be retransmitted.
 // go-coap's own 4 s, in a goroutine for each connection, would make the first
 // retransmission come after up to 6 s instead of 2 to 3 (RFC 7252 §4.8).
-const tickEvery = 250 * time.Millisecond
+const tickEvery = 500 * time.Millisecond
 
 // ticker does the periodic work of all connections of an endpoint in one
 // goroutine, which lives as long as there is any.

@@ -19,7 +19,7 @@ import (
 type waiter struct {
 	l       *link
 	typ     message.Type
-	steps   chan endpoint.Step
+	steps   chan step
 	stopped chan struct{}
 	once    sync.Once
 	err     error // set before stopped is closed
@@ -28,6 +28,7 @@ type waiter struct {
 	x        *endpoint.Exchange
 	sent     oscore.Message
 	verified bool // an answer to the message sent last was
+	over     bool // nobody takes steps any more
 	settled  bool // an observation is registered: nothing unprotected ends it
 	plain    error
 	grace    *time.Timer
@@ -37,6 +38,13 @@ type waiter struct {
 	mid, partMID       int32
 	endSend, endPart   context.CancelFunc // what is to be acknowledged need not be any more
 	hasToken, hasParts bool
+}
+
+// step is what became of a response, with its place in the link's gate if it
+// is something to send.
+type step struct {
+	endpoint.Step
+	turn chan struct{}
 }
 
 // stepQueue is how many notifications may wait for the program; older ones
@@ -51,7 +59,7 @@ func newWaiter(l *link, x *endpoint.Exchange, typ message.Type) *waiter {
 	if x.Observes() {
 		queue = stepQueue
 	}
-	return &waiter{l: l, x: x, typ: typ, mid: -1, partMID: -1, steps: make(chan endpoint.Step, queue), stopped: make(chan struct{})}
+	return &waiter{l: l, x: x, typ: typ, mid: -1, partMID: -1, steps: make(chan step, queue), stopped: make(chan struct{})}
 }
 
 // sendNew sends a sealed message of the exchange under a new token, which takes
@@ -119,19 +127,19 @@ func (w *waiter) send(ctx context.Context, token message.Token, m oscore.Message
 func (w *waiter) next(ctx context.Context) (endpoint.Step, error) {
 	for {
 		select {
-		case step := <-w.steps:
-			switch step.Kind {
+		case s := <-w.steps:
+			switch s.Kind {
 			case endpoint.Send:
-				if err := w.l.gate.enter(ctx, true); err != nil {
-					return step, w.reason(err)
+				if err := w.l.gate.wait(ctx, s.turn); err != nil {
+					return s.Step, w.reason(err)
 				}
-				if err := w.sendNew(ctx, step.Message); err != nil {
-					return step, err
+				if err := w.sendNew(ctx, s.Message); err != nil {
+					return s.Step, err
 				}
 			case endpoint.Failed:
-				return step, step.Err
+				return s.Step, s.Err
 			default:
-				return step, nil
+				return s.Step, nil
 			}
 		case <-w.stopped:
 			return endpoint.Step{}, w.err
@@ -169,18 +177,24 @@ func (w *waiter) receive(r received) (took, verified bool) {
 	if !whole {
 		return took, false
 	}
-	step := w.x.Receive(now, in)
-	switch step.Kind {
+	// What the exchange seals now is to go out next.
+	s := step{turn: w.l.gate.queue(true)}
+	s.Step = w.x.Receive(now, in)
+	if s.Kind != endpoint.Send || w.over {
+		w.l.gate.giveUp(s.turn)
+		s.turn = nil
+	}
+	switch s.Kind {
 	case endpoint.Wait:
 		var plain *endpoint.PlainError
-		if errors.As(step.Err, &plain) {
+		if errors.As(s.Err, &plain) {
 			w.refusedLocked(&PlainError{codes.Code(plain.Code), plain.Diagnostic})
 		}
 		// An old notification is authentic all the same: acknowledge it.
-		stale := errors.Is(step.Err, oscore.ErrStale)
+		stale := errors.Is(s.Err, oscore.ErrStale)
 		return stale, stale
 	case endpoint.Failed:
-		if errors.Is(step.Err, endpoint.ErrEnded) {
+		if errors.Is(s.Err, endpoint.ErrEnded) {
 			return false, false
 		}
 	case endpoint.Notification:
@@ -194,14 +208,24 @@ func (w *waiter) receive(r received) (took, verified bool) {
 	}
 	for {
 		select {
-		case w.steps <- step:
+		case w.steps <- s:
 			return true, true
 		default:
-			select {
-			case <-w.steps:
-			default:
-			}
+			w.dropStep()
 		}
+	}
+}
+
+// dropStep takes the oldest step out of the queue, if there is one.
+func (w *waiter) dropStep() bool {
+	select {
+	case s := <-w.steps:
+		if s.turn != nil {
+			w.l.gate.giveUp(s.turn)
+		}
+		return true
+	default:
+		return false
 	}
 }
 
@@ -341,4 +365,7 @@ func (w *waiter) stop() {
 		w.grace.Stop()
 	}
 	w.x.Close()
+	w.over = true
+	for w.dropStep() {
+	}
 }
