@@ -53,7 +53,7 @@ interop: interop-setup
 
 # The tables of docs/ from the output of every test.
 proof: interop-setup
-	$(GO) test -count=1 -json -tags interop ./... >.interop/tests.json || { $(GO) run ./tools/prooftable -failed .interop/tests.json; exit 1; }
+	$(GO) test -count=1 -parallel 4 -json -tags interop ./... >.interop/tests.json || { $(GO) run ./tools/prooftable -failed .interop/tests.json; exit 1; }
 	$(GO) run ./tools/prooftable .interop/tests.json
 
 # Every command and program that the README and docs/tasks show.
@@ -63,7 +63,7 @@ snippets: build
 # All tests with the race detector, peers included, and a check that docs/ claims
 # what they prove and no more.
 proof-check: interop-setup
-	$(GO) test -race -count=1 -json -tags interop ./... >.interop/tests.json || { $(GO) run ./tools/prooftable -failed .interop/tests.json; exit 1; }
+	$(GO) test -race -count=1 -parallel 4 -json -tags interop ./... >.interop/tests.json || { $(GO) run ./tools/prooftable -failed .interop/tests.json; exit 1; }
 	$(GO) run ./tools/prooftable -check .interop/tests.json
 
 ci:

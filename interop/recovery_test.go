@@ -146,7 +146,7 @@ func TestEchoFromUs(t *testing.T) {
 				if r.Answer.Code != "4.01" || !r.Answer.Sealed || m.server.Handled("/oscore/hello/6") != 3 {
 					t.Errorf("after the crash: %+v", r)
 				}
-				o.record(t, toUs, "after kill -9 of the server: nothing is acted on (no Echo there; Appendix B.2 recovers)")
+				o.record(t, toUs, "after kill -9 of the server: nothing is acted on (it knows no Echo)")
 			} else {
 				if r.Answer.Code != "2.04" || !r.Answer.Sealed || m.server.Handled("/oscore/hello/6") != 4 {
 					t.Errorf("after the crash: %+v", r)

@@ -3,6 +3,7 @@
 package interop
 
 import (
+	"syscall"
 	"testing"
 
 	"github.com/oscorelay/oscorelay/internal/proof"
@@ -118,6 +119,28 @@ func TestRederiveOurServer(t *testing.T) {
 			proof.Interop(t, peer.Version(t, "californium"), toUs, "Appendix B.2, begun by its client")
 		})
 	}
+}
+
+// TestRederiveAfterKill loses both sides' memory: our server's by a crash,
+// Californium's with its process. A run brings them together again, twice.
+func TestRederiveAfterKill(t *testing.T) {
+	t.Parallel()
+	ctx, port := peer.Interop(false), peer.FreePort(t)
+	server := ours.StartServer(t, port, ctx, ours.Config{Settings: oscore.Settings{Rederive: oscore.RoleServer}})
+	for i := range 3 {
+		relay := peer.NewRelay(t, peer.Loopback(port))
+		client := peer.CaliforniumClient(t, relay.URI(), ctx, "--b2-initiate")
+		requirePost(t, client, "the run")
+		requirePost(t, client, "after it")
+		if n := server.Handled("/oscore/hello/6"); n != 2*(i+1) {
+			t.Errorf("start %d: the resource was reached %d times, want %d", i, n, 2*(i+1))
+		}
+		rederived(t, relay.Capture())
+		client.Kill(syscall.SIGKILL)
+		server.Crash()
+	}
+	proof.Interop(t, peer.Version(t, "californium"), toUs, "kill -9 of both sides: Appendix B.2 recovers")
+	proof.Requirement(t, "direct", "MaU-1")
 }
 
 // sealedPart leaves out plain error answers, which replays get.

@@ -2,7 +2,8 @@
 # Installs the peers that the interop tests talk to into .interop/ at the root
 # of the repository.
 #
-#   interop/setup.sh [-h] [component ...]        without names: all of them
+#   interop/setup.sh [-h] [component ...]        without names: all of them but
+#                                                the LwM2M servers and proxies
 #
 # Each component stands alone. One that cannot be installed leaves its reason
 # in .interop/<component>.missing, the tests that need it are skipped with that
@@ -18,6 +19,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 src=$root/interop
 out=$root/.interop
 all="debian aiocoap californium liboscore lakers"
+optional="leshan leshan18 leshan-demo californium-proxy"
 
 aiocoap_version=0.4.17
 californium_version=4.0.0-M3
@@ -92,7 +94,37 @@ install_lakers() {
 	echo "lakers $(locked "$src/lakers/edhocrs" lakers)" >"$dir/VERSION"
 }
 
+about_leshan() { echo "Leshan 2.0.0-M15: LwM2M server, client, bootstrap server, with OSCORE"; }
+inputs_leshan() { maven_inputs leshan; }
+present_leshan() { maven_present leshan peer/LeshanPeer; }
+install_leshan() { maven_build leshan; echo "Leshan 2.0.0-M15" >"$dir/VERSION"; }
+
+about_leshan18() { echo "Leshan 2.0.0-M18: LwM2M server and client, without OSCORE"; }
+inputs_leshan18() { maven_inputs leshan18; }
+present_leshan18() { maven_present leshan18 peer/Leshan18Peer; }
+install_leshan18() { maven_build leshan18; echo "Leshan 2.0.0-M18" >"$dir/VERSION"; }
+
+about_leshan-demo() { echo "Leshan's demo server 2.0.0-M4, as published"; }
+inputs_leshan-demo() { maven_inputs leshan-demo; }
+present_leshan-demo() { test -f "$out/leshan-demo/lib/leshan-server-demo-2.0.0-M4.jar" && command -v java; } >/dev/null
+install_leshan-demo() { maven_build leshan-demo; echo "Leshan demo server 2.0.0-M4" >"$dir/VERSION"; }
+
+about_californium-proxy() { echo "Californium's forward proxy 3.9.1, without OSCORE"; }
+inputs_californium-proxy() { maven_inputs californium-proxy; }
+present_californium-proxy() { maven_present californium-proxy peer/CfProxy; }
+install_californium-proxy() { maven_build californium-proxy; echo "Californium proxy2 3.9.1" >"$dir/VERSION"; }
+
 # ------------------------------------------------------------------- helpers
+
+# maven_inputs, maven_present, maven_build FOLDER [CLASS]: a Java program of this
+# repository, its classes and the libraries it names.
+maven_inputs() { find "$src/$1" -type f -not -path '*/target/*' | sort | xargs cat; declare -f maven_build; }
+maven_present() { test -f "$out/$1/classes/$2.class" -a -d "$out/$1/lib" && command -v java; } >/dev/null
+maven_build() {
+	want javac default-jdk-headless
+	want mvn maven
+	mvn -B -q -f "$src/$1/pom.xml" -Dout.directory="$dir" package dependency:copy-dependencies -DoutputDirectory="$dir/lib"
+}
 
 # give_up REASON: the one line that a skipped test will show.
 give_up() {
@@ -204,7 +236,7 @@ if test "${1:-}" = --recipe; then
 	exit
 fi
 for c in "$@"; do
-	case " $all " in *" $c "*) ;; *) echo "setup.sh: no component $c; there are: $all" >&2; exit 2 ;; esac
+	case " $all $optional " in *" $c "*) ;; *) echo "setup.sh: no component $c; there are: $all $optional" >&2; exit 2 ;; esac
 done
 mkdir -p "$out/log"
 jobs=() failed=0

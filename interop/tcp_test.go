@@ -32,6 +32,7 @@ func TestTCP(t *testing.T) {
 				relay := peer.NewTCPRelay(t, peer.Loopback(port))
 				p = pair{client: ours.StartClient(t, relay.Addr(), ctx, cfg), relay: relay, server: server}
 			}
+			p.path = "direct, TCP"
 			p.record = func(t *testing.T, feature string) {
 				proof.Interop(t, peer.Version(t, "aiocoap"), direction, "over TCP: "+feature)
 			}

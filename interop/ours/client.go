@@ -108,6 +108,11 @@ func (c *Client) Do(t testing.TB, r peer.Request) peer.Result {
 	req := c.c.AcquireMessage(ctx)
 	defer c.c.ReleaseMessage(req)
 	fill(t, req, r)
+	if o := c.cfg.Origin; o.IsValid() {
+		req.SetOptionString(message.ProxyScheme, "coap")
+		req.SetOptionString(message.URIHost, o.Addr().String())
+		req.SetOptionUint32(message.URIPort, uint32(o.Port()))
+	}
 	if r.Observe > 0 {
 		return c.observe(ctx, t, req, r.Observe)
 	}

@@ -2,6 +2,7 @@ package ours
 
 import (
 	"bytes"
+	"net/netip"
 	"strconv"
 	"sync"
 	"testing"
@@ -23,8 +24,11 @@ type Config struct {
 	// OmitKIDContext leaves the kid context out although there is one.
 	OmitKIDContext bool
 	// Tainted makes the server begin with a context of unknown history.
-	Tainted  bool
-	TCP      bool
+	Tainted bool
+	TCP     bool
+	// Origin is the server's address where the client's is that of a forward
+	// proxy; the zero value is for none.
+	Origin   netip.AddrPort
 	Patience time.Duration // with a request; 0 means 20 s
 }
 
