@@ -2,7 +2,9 @@ package keys
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -28,6 +30,59 @@ func (r *Keyring) ReleaseID(id []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.held, string(id))
+}
+
+// AddSession adds the context that an EDHOC session agreed on, whose Recipient
+// ID is held since [Keyring.ReserveID] or [Keyring.ReserveFreeID]: nobody else
+// can take the identifier in between. A peer of that name makes room, with its
+// context; a session that fails leaves it alone. The material must be new, as
+// for [Keyring.AddNew].
+func (r *Keyring) AddSession(ctx context.Context, e Entry) (*Peer, error) {
+	if err := e.Check(); err != nil {
+		return nil, err
+	}
+	fresh, _, err := declare(ctx, r.store, &e.Params)
+	if err != nil {
+		return nil, fmt.Errorf("keys: entry %q: %w", e.Name, err)
+	}
+	p, err := r.newPeer(ctx, e.Clone())
+	if err != nil {
+		return nil, err
+	}
+	if fresh && p.taint == nil && p.derived == nil {
+		p.ctx.SetWindow(oscore.Fresh(e.Params.WindowSize))
+	}
+	old, err := r.enterSession(p)
+	if err != nil {
+		return nil, err
+	}
+	if old != nil {
+		old.close() // nobody will speak under it again: its window is not worth saving
+	}
+	return p, nil
+}
+
+// enterSession enters the peer of a session, in place of the one of its name,
+// which it returns.
+func (r *Keyring) enterSession(p *Peer) (old *Peer, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	kid := string(p.entry.Params.RecipientID)
+	if _, ok := r.held[kid]; !ok {
+		return nil, fmt.Errorf("%w: entry %q: recipient ID %x is held by no session", ErrDuplicate, p.entry.Name, kid)
+	}
+	if old = r.names[p.entry.Name]; old != nil {
+		r.remove(old)
+	}
+	delete(r.held, kid)
+	if err := r.insert(p); err != nil {
+		r.held[kid] = struct{}{}
+		if old != nil {
+			err = errors.Join(err, r.insert(old)) // fits: it was there
+		}
+		return nil, err
+	}
+	return old, nil
 }
 
 // ReserveFreeID chooses an identifier that nobody has, holds it and returns it:

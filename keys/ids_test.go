@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/oscorelay/oscorelay/keys"
+	"github.com/oscorelay/oscorelay/oscore"
 )
 
 func TestFreeIDs(t *testing.T) {
@@ -44,4 +45,55 @@ func TestFreeIDs(t *testing.T) {
 	}
 	r.ReleaseID([]byte{0x07})
 	mustAdd(t, r, e)
+}
+
+// TestAddSession: a session's context takes the place of the peer's earlier
+// one, under the identifier that was held for it and under no other.
+func TestAddSession(t *testing.T) {
+	r := keys.New(keys.NewMemory())
+	first := entry("d", []byte{0x01}, []byte{0x05}, nil)
+	if _, err := r.AddSession(t.Context(), first); !errors.Is(err, keys.ErrDuplicate) {
+		t.Errorf("an identifier that nobody held: %v", err)
+	}
+	if err := r.ReserveID([]byte{0x05}); err != nil {
+		t.Fatal(err)
+	}
+	old, err := r.AddSession(t.Context(), first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.ReserveID([]byte{0x05}); !errors.Is(err, keys.ErrDuplicate) {
+		t.Errorf("the context's identifier is free: %v", err)
+	}
+	second := entry("e", []byte{0x01}, []byte{0x06}, nil)
+	second.Name = "d"
+	if err := r.ReserveID([]byte{0x06}); err != nil {
+		t.Fatal(err)
+	}
+	now, err := r.AddSession(t.Context(), second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := r.Get("d"); got != now || r.Len() != 1 {
+		t.Errorf("%d peers, the old one: %v", r.Len(), got == old)
+	}
+	if err := r.ReserveID([]byte{0x05}); err != nil {
+		t.Errorf("the old identifier: %v", err)
+	}
+	var pending oscore.Pending
+	if _, err := old.SealRequest(nil, &pending, get); !errors.Is(err, keys.ErrClosed) {
+		t.Errorf("the old context seals: %v", err)
+	}
+	if _, err := now.SealRequest(nil, &pending, get); err != nil {
+		t.Errorf("the new one does not: %v", err)
+	}
+	// One that stands in another's way changes nothing.
+	third := entry("d", []byte{0x01}, []byte{0x05}, nil)
+	third.Name, third.Params.MasterSecret = "d", nil
+	if _, err := r.AddSession(t.Context(), third); err == nil {
+		t.Error("a context without a secret was added")
+	}
+	if got, _ := r.Get("d"); got != now {
+		t.Error("a session that failed took the context away")
+	}
 }

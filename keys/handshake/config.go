@@ -1,0 +1,183 @@
+package handshake
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/oscorelay/oscorelay/internal/endpoint"
+	"github.com/oscorelay/oscorelay/keys"
+	"github.com/oscorelay/oscorelay/keys/edhoc"
+)
+
+// MaxMessage is the longest EDHOC message taken, in bytes, with what CoAP puts
+// in front of it.
+const MaxMessage = 8192
+
+// Ring is where identifiers are held and contexts go: *keys.Keyring.
+type Ring interface {
+	ReserveFreeID(avoid ...[]byte) ([]byte, error)
+	ReleaseID(id []byte)
+	AddSession(ctx context.Context, e keys.Entry) (*keys.Peer, error)
+	Remove(ctx context.Context, name string) error
+}
+
+// Config is what a [Service] is made of. Zero values are the defaults.
+type Config struct {
+	// Ring takes the contexts; the endpoint that serves must have the same.
+	Ring Ring
+	// EDHOC has the identities, methods and suites. Forgeries 0 means 8 here.
+	EDHOC edhoc.Config
+	// Store says whom to trust and how they are called.
+	Store *edhoc.Store
+	// Trust, if set, decides for the server's side in place of Store.Anyone.
+	Trust edhoc.Trust
+	// Name, if set, names peers in place of Store.Name. In the keyring every
+	// name gets "edhoc:" in front, so that no handshake can take the place of
+	// a peer that was configured.
+	Name func(*edhoc.Credential) string
+
+	// Path is the EDHOC resource; "" means /.well-known/edhoc.
+	Path string
+	// Reverse has the server answer an empty POST with message_1.
+	Reverse bool
+	// Message4 has the Responder send message_4. The request that is combined
+	// with message_3 is refused then (RFC 9668 §3.3.1).
+	Message4 bool
+
+	// MaxSessions bounds the half-open sessions; 0 means 1024.
+	MaxSessions int
+	// SessionLifetime ends a session that goes no further; 0 means 30 s.
+	SessionLifetime time.Duration
+	// Workers run the public-key operations; 0 means half of GOMAXPROCS, at
+	// least 1.
+	Workers int
+	// Queue bounds the messages that wait for a worker; 0 means 64.
+	Queue int
+	// Rate bounds the handshakes begun by one source in a second, with a burst
+	// of as many; 0 means 10. A source is an address without its port, and of
+	// IPv6 the first 64 bits.
+	Rate int
+	// RateTotal bounds the handshakes begun in a second; 0 means 200. Above
+	// half of it a source must prove its address by Echo.
+	RateTotal int
+
+	// MaxContexts bounds the contexts in the ring that come from handshakes;
+	// the one made longest ago makes room. 0 means 65536.
+	MaxContexts int
+	// ContextLifetime ends a context so long after its handshake; 0: never.
+	ContextLifetime time.Duration
+	// Established, if set, is told each context that the server's side has
+	// entered, to make it durable. An error takes it out again and ends the
+	// handshake.
+	Established func(keys.Entry) error
+	// Removed, if set, is told each context taken out for MaxContexts or
+	// ContextLifetime.
+	Removed func(peer string)
+	// Event, if set, is told what became of each handshake. It must not block.
+	Event func(Event)
+}
+
+// Event is something an operator may want to know, without secrets.
+type Event struct {
+	Reason string // established, rejected, busy, rate_limited, echo_challenge, evicted, expired, no_session
+	Peer   string // "" if unknown
+	Source string
+	Err    error
+}
+
+// Service runs handshakes in both roles of CoAP and EDHOC. It is safe for
+// concurrent use.
+type Service struct {
+	cfg       Config
+	initiator *edhoc.Initiator
+	responder *edhoc.Responder
+	trust     edhoc.Trust
+	path      []string
+
+	pool     pool
+	limits   limits
+	incoming *endpoint.Reassembler
+	answers  answers
+
+	mu       sync.Mutex
+	sessions map[string]*session
+	byAge    list.List // of *session, the oldest in front
+
+	ctxMu    sync.Mutex // orders contexts entered and taken out
+	contexts map[string]*list.Element
+	ctxAge   list.List // of contextAge
+	watchers []func(peer string)
+}
+
+// ErrConfig: the configuration does not fit together.
+var ErrConfig = errors.New("handshake: configuration")
+
+// New checks the configuration.
+func New(cfg Config) (*Service, error) {
+	switch {
+	case cfg.Ring == nil:
+		return nil, fmt.Errorf("%w: Ring is missing", ErrConfig)
+	case cfg.Store == nil && (cfg.Trust == nil || cfg.Name == nil):
+		return nil, fmt.Errorf("%w: Store is missing, or Trust and Name in its place", ErrConfig)
+	}
+	setDefault(&cfg.EDHOC.Forgeries, 8)
+	setDefault(&cfg.MaxSessions, 1024)
+	setDefault(&cfg.SessionLifetime, 30*time.Second)
+	setDefault(&cfg.Workers, max(1, runtime.GOMAXPROCS(0)/2))
+	setDefault(&cfg.Queue, 64)
+	setDefault(&cfg.Rate, 10)
+	setDefault(&cfg.RateTotal, 200)
+	setDefault(&cfg.MaxContexts, 1<<16)
+	if cfg.Path == "" {
+		cfg.Path = "/.well-known/edhoc"
+	}
+	if cfg.Name == nil {
+		cfg.Name = cfg.Store.Name
+	}
+	s := &Service{
+		cfg: cfg, trust: cfg.Trust, path: segments(cfg.Path),
+		incoming: endpoint.NewReassembler(MaxMessage, 512<<10, cfg.SessionLifetime),
+		sessions: map[string]*session{}, contexts: map[string]*list.Element{},
+	}
+	if s.trust == nil {
+		s.trust = cfg.Store.Anyone()
+	}
+	s.pool.workers, s.pool.queue = cfg.Workers, cfg.Queue
+	s.limits.init(cfg.Rate, cfg.RateTotal)
+	var err error
+	if s.responder, err = edhoc.NewResponder(cfg.EDHOC); err != nil {
+		return nil, err
+	}
+	if s.initiator, err = edhoc.NewInitiator(cfg.EDHOC); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func setDefault[T int | time.Duration](v *T, d T) {
+	if *v <= 0 {
+		*v = d
+	}
+}
+
+// Path returns the path of the EDHOC resource.
+func (s *Service) Path() string { return s.cfg.Path }
+
+// Watch has f called with the name of each peer whose context was entered,
+// replaced or taken out. It is for endpoints, which remember more of a peer.
+func (s *Service) Watch(f func(peer string)) {
+	s.ctxMu.Lock()
+	defer s.ctxMu.Unlock()
+	s.watchers = append(s.watchers, f)
+}
+
+func (s *Service) event(reason, peer, source string, err error) {
+	if s.cfg.Event != nil {
+		s.cfg.Event(Event{reason, peer, source, err})
+	}
+}

@@ -1,0 +1,12 @@
+package handshake
+
+import (
+	"testing"
+
+	"github.com/oscorelay/oscorelay/internal/floors"
+)
+
+func TestImports(t *testing.T) {
+	floors.Imports(t, "std", "./internal/coap", "./internal/endpoint", "./keys", "./keys/edhoc", "./oscore")
+	floors.Never(t, "net", "os", "log", "log/slog")
+}

@@ -1,0 +1,211 @@
+package handshake
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"math/big"
+	"testing"
+	"time"
+
+	"github.com/oscorelay/oscorelay/internal/coap"
+	"github.com/oscorelay/oscorelay/keys/edhoc"
+	"github.com/oscorelay/oscorelay/oscore"
+)
+
+// TestFlows: both flows, with and without message_4, leave the two with
+// contexts that understand each other, and nothing half-open.
+func TestFlows(t *testing.T) {
+	for _, reverse := range []bool{false, true} {
+		for _, message4 := range []bool{false, true} {
+			t.Run(fmt.Sprintf("reverse %v message_4 %v", reverse, message4), func(t *testing.T) {
+				client, server := pair(t, func(c *Config) { c.Reverse, c.Message4 = reverse, message4 })
+				for range 3 { // a handshake takes the place of the one before
+					o := to(t, client, Peer{Name: "server", Reverse: reverse, Message4: message4})
+					if err := run(t, o, server, nil); err != nil {
+						t.Fatal(err)
+					}
+					if o.Name() != "edhoc:server" || message4 && !o.Session().Confirmed() {
+						t.Errorf("%q, confirmed %v", o.Name(), o.Session().Confirmed())
+					}
+					talk(t, client, server, "edhoc:server", "edhoc:device")
+				}
+				if client.ring.Len() != 1 || server.ring.Len() != 1 || server.Sessions() != 0 {
+					t.Errorf("%d, %d contexts, %d sessions", client.ring.Len(), server.ring.Len(), server.Sessions())
+				}
+			})
+		}
+	}
+}
+
+// TestWire: paths, formats, prefixes and codes are those of RFC 9528 Appendix A.2.
+func TestWire(t *testing.T) {
+	client, server := pair(t, nil)
+	var seen []string
+	err := run(t, to(t, client, Peer{Name: "server"}), server, func(n int, request bool, m oscore.Message) oscore.Message {
+		opts, payload, err := coap.Split(m.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, _ := opts.Uint(coap.ContentFormat)
+		first := byte(0)
+		if len(payload) > 0 {
+			first = payload[0]
+		}
+		if n == 1 && request {
+			id, rest, err := edhoc.CutConnectionID(payload)
+			if err != nil || len(id) != 1 || rest[0]>>5 != 2 {
+				t.Errorf("C_R, message_3: %x, %v", payload, err)
+			}
+			first = 0
+		}
+		seen = append(seen, fmt.Sprintf("%v %s %d %02x", coap.Code(m.Code), coap.Path(m.Body), f, first))
+		return m
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "[POST /.well-known/edhoc 65 f5 2.04 / 64 58 POST /.well-known/edhoc 65 00 2.04 / 0 00]"
+	if got := fmt.Sprint(seen); got != want {
+		t.Errorf("\n got %s\nwant %s", got, want)
+	}
+}
+
+// TestCombined: message_3 in front of the first request (RFC 9668 §3).
+func TestCombined(t *testing.T) {
+	client, server := pair(t, nil)
+	o, sealed, pending := combined(t, client, server)
+	out, ok, err := o.Combine(sealed)
+	if err != nil || !ok {
+		t.Fatal(ok, err)
+	}
+	rebuilt, refused := server.askCombined(out)
+	if refused.Code != 0 {
+		t.Fatalf("refused: %v %x", coap.Code(refused.Code), refused.Body)
+	}
+	if !bytes.Equal(rebuilt.Body, sealed.Body) || rebuilt.Code != sealed.Code {
+		t.Errorf("rebuilt  %x\nsealed   %x", rebuilt.Body, sealed.Body)
+	}
+	b, _ := server.ring.Get("edhoc:device")
+	var r oscore.Request
+	if _, err := b.OpenRequest(nil, &r, rebuilt); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := r.Seal(nil, oscore.Message{Code: byte(coap.Content)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pending.Open(nil, answer); err != nil {
+		t.Fatal(err)
+	}
+	if _, refused = server.askCombined(out); coap.Code(refused.Code) != coap.BadRequest {
+		t.Errorf("again: %v", coap.Code(refused.Code))
+	}
+}
+
+// combined takes a handshake until message_3 waits for a request, and seals one.
+func combined(t testing.TB, client, server *party) (*Outgoing, oscore.Message, *oscore.Pending) {
+	t.Helper()
+	o := to(t, client, Peer{Name: "server", Combined: true})
+	if err := run(t, o, server, nil); err != nil {
+		t.Fatal(err)
+	}
+	if !o.Pending() || server.Sessions() != 1 {
+		t.Fatalf("pending %v, %d sessions", o.Pending(), server.Sessions())
+	}
+	a, _ := client.ring.Get("edhoc:server")
+	pending := new(oscore.Pending)
+	sealed, err := a.SealRequest(nil, pending, oscore.Message{Code: byte(coap.GET), Body: coap.AppendBody(nil, coap.Options{}.Add(coap.URIPath, []byte("x")), nil)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o, sealed, pending
+}
+
+func (p *party) askCombined(m oscore.Message) (rebuilt, refused oscore.Message) {
+	done := make(chan struct{})
+	p.ServeCombined(start, source, m, func(m oscore.Message) { rebuilt = m; close(done) }, func(m oscore.Message) { refused = m; close(done) })
+	<-done
+	return rebuilt, refused
+}
+
+// TestSuites: a server that wants another suite says so, and gets it.
+func TestSuites(t *testing.T) {
+	client := newParty(t, "device", 0x11, func(c *Config) { c.EDHOC.Suites = []edhoc.Suite{2, 3} })
+	server := newParty(t, "server", 0x0a, func(c *Config) { c.EDHOC.Suites = []edhoc.Suite{3} })
+	if err := errors.Join(client.store.Pin("server", server.id.Credential), server.store.Pin("device", client.id.Credential)); err != nil {
+		t.Fatal(err)
+	}
+	o := to(t, client, Peer{Name: "server"})
+	if err := run(t, o, server, nil); err != nil || o.Session().Suite() != 3 {
+		t.Fatal(err)
+	}
+	// A server that has none of them ends it, and no identifier stays held.
+	server = newParty(t, "server", 0x0a, func(c *Config) { c.EDHOC.Suites = []edhoc.Suite{5} })
+	var peer *edhoc.PeerError
+	if err := run(t, to(t, client, Peer{Name: "server"}), server, nil); err == nil || errors.As(err, &peer) && peer.Message.Code != edhoc.CodeWrongSuite {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestBlocks: certificate chains above one block travel in blocks.
+func TestBlocks(t *testing.T) {
+	chain := func(name string) (edhoc.Identity, *x509.Certificate) {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		template := &x509.Certificate{
+			SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name, OrganizationalUnit: []string{string(bytes.Repeat([]byte("x"), 2500))}},
+			NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
+		}
+		der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		credential, err := edhoc.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		id, err := edhoc.ByValue(credential)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return edhoc.Identity{Credential: credential, ID: id, Signer: key}, credential.Certificate()
+	}
+	for _, reverse := range []bool{false, true} {
+		client := newParty(t, "device", 1, func(c *Config) {
+			c.EDHOC.Identities = nil
+			id, _ := chain("device")
+			c.EDHOC.Identities = []edhoc.Identity{id}
+		})
+		server := newParty(t, "server", 2, func(c *Config) {
+			id, _ := chain("server")
+			c.EDHOC.Identities, c.Reverse = []edhoc.Identity{id}, true
+		})
+		if err := errors.Join(client.store.Pin("server", server.cfg.EDHOC.Identities[0].Credential), server.store.Pin("device", client.cfg.EDHOC.Identities[0].Credential)); err != nil {
+			t.Fatal(err)
+		}
+		blocks := 0
+		err := run(t, to(t, client, Peer{Name: "server", Reverse: reverse}), server, func(_ int, request bool, m oscore.Message) oscore.Message {
+			_, payload, err := coap.Split(m.Body)
+			if err != nil || len(payload) > maxBlock {
+				t.Errorf("%d bytes, %v", len(payload), err)
+			}
+			blocks++
+			return m
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if blocks < 12 {
+			t.Errorf("only %d messages", blocks)
+		}
+		talk(t, client, server, "edhoc:server", "edhoc:device")
+	}
+}

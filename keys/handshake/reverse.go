@@ -1,0 +1,72 @@
+package handshake
+
+import (
+	"errors"
+
+	"github.com/oscorelay/oscorelay/keys/edhoc"
+)
+
+// trigger answers an empty POST with message_1 (RFC 9528 Appendix A.2.2).
+func (s *Service) trigger(in inbound) {
+	ci, err := s.cfg.Ring.ReserveFreeID()
+	if err != nil {
+		s.busy(in, "busy")
+		return
+	}
+	message1, wait2, err := s.initiator.Message1(edhoc.Start{ConnectionID: ci})
+	if err != nil {
+		s.cfg.Ring.ReleaseID(ci)
+		s.refuse(in, localError{err})
+		return
+	}
+	s.keep(in.now, &session{id: string(ci), wait2: wait2})
+	in.changed(message1)
+}
+
+// message2 answers message_2 with message_3 and enters the context. With
+// message_4 to come the session waits on for it.
+func (s *Service) message2(in inbound, x *session, message2 []byte) {
+	message3, done, err := s.answer2(x, message2)
+	if err != nil {
+		s.cfg.Ring.ReleaseID([]byte(x.id))
+		s.refuse(in, err)
+		return
+	}
+	name, err := s.enter(in.now, in.source, done.Session(), true)
+	if err != nil {
+		done.Abort()
+		s.refuse(in, err)
+		return
+	}
+	if s.cfg.Message4 {
+		s.keep(in.now, &session{id: x.id, wait4: done, peer: name})
+	}
+	in.changed(message3)
+}
+
+func (s *Service) answer2(x *session, message2 []byte) ([]byte, *edhoc.InitiatorDone, error) {
+	got, err := x.wait2.Message2(message2)
+	if err != nil {
+		return nil, nil, err
+	}
+	verified, err := got.Authenticate(s.trust)
+	if err != nil {
+		return nil, nil, err
+	}
+	return verified.Message3()
+}
+
+// message4 confirms the session of the reverse flow. A context that message_4
+// does not confirm is taken out again.
+func (s *Service) message4(in inbound, x *session, message4 []byte) {
+	if _, err := x.wait4.Message4(message4); err != nil {
+		if errors.Is(err, edhoc.ErrIgnored) {
+			s.keep(in.now, x)
+		} else {
+			s.Remove(x.peer)
+		}
+		s.refuse(in, err)
+		return
+	}
+	in.changed(nil)
+}

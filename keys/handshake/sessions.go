@@ -1,0 +1,107 @@
+package handshake
+
+import (
+	"container/list"
+	"time"
+
+	"github.com/oscorelay/oscorelay/keys/edhoc"
+)
+
+// session is a handshake that waits for the client's next message. One of the
+// states is set.
+type session struct {
+	id       string // C_R in the forward flow, C_I in the reverse one
+	deadline time.Time
+	at       *list.Element // nil: taken out, a worker has it
+
+	wait3 *edhoc.WaitMessage3  // forward: message_3
+	wait2 *edhoc.WaitMessage2  // reverse: message_2
+	wait4 *edhoc.InitiatorDone // reverse: message_4
+	peer  string               // reverse, message_4: whose context it confirms
+}
+
+func (x *session) abort() {
+	switch {
+	case x.wait3 != nil:
+		x.wait3.Abort()
+	case x.wait2 != nil:
+		x.wait2.Abort()
+	case x.wait4 != nil:
+		x.wait4.Abort()
+	}
+}
+
+// holdsID reports whether the session's identifier is its own: once its context
+// is in the keyring, it is the context's.
+func (x *session) holdsID() bool { return x.wait4 == nil }
+
+// keep enters a session, for which the oldest may have to make room.
+func (s *Service) keep(now time.Time, x *session) {
+	s.mu.Lock()
+	var gone []*session
+	for len(s.sessions) >= s.cfg.MaxSessions && s.byAge.Len() > 0 {
+		gone = append(gone, s.takeLocked(s.byAge.Front().Value.(*session)))
+	}
+	if x.deadline.IsZero() {
+		x.deadline = now.Add(s.cfg.SessionLifetime)
+	}
+	x.at = s.byAge.PushBack(x)
+	s.sessions[x.id] = x
+	s.mu.Unlock()
+	s.drop(gone, "evicted")
+}
+
+// take takes a session out for its next message: nobody else finds it, so that
+// no message is processed twice.
+func (s *Service) take(now time.Time, id []byte) *session {
+	s.expire(now)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	x := s.sessions[string(id)]
+	if x == nil {
+		return nil
+	}
+	return s.takeLocked(x)
+}
+
+func (s *Service) takeLocked(x *session) *session {
+	s.byAge.Remove(x.at)
+	x.at = nil
+	delete(s.sessions, x.id)
+	return x
+}
+
+// expire ends the sessions that went no further.
+func (s *Service) expire(now time.Time) {
+	s.mu.Lock()
+	var gone []*session
+	for e := s.byAge.Front(); e != nil; {
+		next := e.Next()
+		if x := e.Value.(*session); !now.Before(x.deadline) {
+			gone = append(gone, s.takeLocked(x))
+		} else {
+			break // the others are younger
+		}
+		e = next
+	}
+	s.mu.Unlock()
+	s.drop(gone, "expired")
+}
+
+// drop ends sessions and gives their identifiers back.
+func (s *Service) drop(gone []*session, reason string) {
+	for _, x := range gone {
+		x.abort()
+		if x.holdsID() {
+			s.cfg.Ring.ReleaseID([]byte(x.id))
+		}
+		s.event(reason, x.peer, "", nil)
+	}
+}
+
+// Sessions returns the number of half-open sessions.
+func (s *Service) Sessions() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.sessions)
+}
