@@ -9,13 +9,13 @@ import (
 
 // clientUpload is a request body going out in inner blocks (RFC 7959 §2.5).
 type clientUpload struct {
-	offset   int
-	szx      uint8
-	sent     int // bytes of the block under way
-	tag      []byte
-	tagged   bool
-	key      string
-	done     bool // the response to the whole request came
+	offset int
+	szx    uint8
+	sent   int // bytes of the block under way
+	tag    []byte
+	tagged bool
+	key    string
+	done   bool // the response to the whole request came
 }
 
 // beginUpload turns the exchange's request into a block-wise one.
