@@ -160,8 +160,16 @@ func (e *Endpoint) askFresh(now time.Time, r *Incoming) Result {
 	if !e.echo.ok {
 		return e.drop(r, ReasonChallenge, errNoRandom)
 	}
+	// No-Response does not rule it out (RFC 7967 §2.1 speaks of the response to
+	// the request): without it the request would never be acted on.
+	name := r.Peer.Name()
+	sealed, err := r.seal(e.withEcho(now, name, oscore.Message{Code: byte(coap.Unauthorized)}))
+	if err != nil {
+		r.report(ReasonStorage, err)
+		return Result{Verdict: Drop, Verified: true, Peer: name, Reason: ReasonStorage, Err: err}
+	}
 	r.report(ReasonChallenge, nil)
-	return r.sendWith(e.withEcho(now, r.Peer.Name(), oscore.Message{Code: byte(coap.Unauthorized)}), ReasonChallenge)
+	return Result{Verdict: Reply, Message: sealed, Verified: true, Peer: name, Reason: ReasonChallenge}
 }
 
 // withEcho returns the response with a fresh Echo value.

@@ -50,8 +50,8 @@
 //     forged response ends a request before Config.PlainErrorWait, or an
 //     observation at all.
 //   - One context has one replay window. Several connections that share it can
-//     overtake each other by more than the window's size (32 unless the peer's
-//     is larger): use one connection to a peer.
+//     overtake each other by more than its size (oscore.Params.WindowSize): use one
+//     connection to a peer. On one connection requests never do.
 //   - A UDP client's connection closes when the peer's host says that the port
 //     is unreachable, as a server's does that is restarted: requests then fail
 //     with [ErrClosed]; dial again, under the same context.
