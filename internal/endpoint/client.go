@@ -252,7 +252,8 @@ func (x *Exchange) finish(m oscore.Message, notifies bool) Step {
 
 // Cancel ends an observation (RFC 7641 §3.6): the message it returns goes out
 // under the registration's token, and repeats its options. The response comes
-// through Receive, as a Response.
+// through Receive, as a Response; one that has further blocks comes without
+// its payload.
 //
 // A registration whose body went out in blocks cannot be cancelled so:
 // ErrTooLarge. Forgetting the token ends it, when a notification is reset.
@@ -295,11 +296,12 @@ func (x *Exchange) receiveCancelled(m oscore.Message) Step {
 		}
 		return Step{Kind: Send, Message: out, SameToken: true}
 	}
-	if k.has&hasEcho != 0 {
-		if r, err := parse(m); err == nil {
-			r.opts = r.opts.Without(coap.Echo)
-			m = r.message(r.payload)
+	if r, err := parse(m); err == nil && k.has&(hasEcho|hasBlock2) != 0 {
+		if k.block2.More {
+			r.payload = nil // nobody asks for the rest
 		}
+		r.opts = r.opts.Without(coap.Echo, coap.Block2, coap.Size2)
+		m = r.message(r.payload)
 	}
 	return x.finish(m, false)
 }
