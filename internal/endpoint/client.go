@@ -32,6 +32,7 @@ type Exchange struct {
 	over       bool
 	answered   bool   // the message under way got an answer, and more may come
 	echo       []byte // to put into the next message
+	sentEcho   []byte // that the message under way holds
 	echoRounds int
 
 	upload   *clientUpload
@@ -381,8 +382,13 @@ func (x *Exchange) resend() Step {
 // place of one that was held back so long that the peer's replay window may
 // have passed it by.
 func (x *Exchange) Reseal() (oscore.Message, error) {
-	if x.over {
+	switch {
+	case x.over:
 		return oscore.Message{}, ErrEnded
+	case x.derivation != nil:
+		return x.startDerivation()
+	case x.echo == nil:
+		x.echo = x.sentEcho
 	}
 	return x.seal()
 }
@@ -390,7 +396,9 @@ func (x *Exchange) Reseal() (oscore.Message, error) {
 // seal protects the message that the exchange is at.
 func (x *Exchange) seal() (oscore.Message, error) {
 	m := x.request
-	if echo := x.takeEcho(); echo != nil || x.upload != nil || x.download != nil {
+	echo := x.takeEcho()
+	x.sentEcho = echo
+	if echo != nil || x.upload != nil || x.download != nil {
 		r := x.base()
 		payload := r.payload
 		switch {

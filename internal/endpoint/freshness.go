@@ -153,24 +153,16 @@ func (e *Endpoint) withinRate(now time.Time, name string, rate float64, which fu
 }
 
 // askFresh answers a request that the window accepted but the policy does not:
-// by a protected 4.01 with an Echo option (RFC 9175 §2.3). The request is no
-// replay, so that the answer takes its nonce, and nothing bounds the rate: the
-// request could not be accepted once more.
+// by a protected 4.01 with an Echo option (RFC 9175 §2.3), even where the client
+// wants no response, since without it nothing is done. The request is no replay,
+// so that the answer takes its nonce, and nothing bounds the rate: the request
+// could not be accepted once more.
 func (e *Endpoint) askFresh(now time.Time, r *Incoming) Result {
-	if !e.echo.ok {
+	echo := e.echo.value(now, r.Peer.Name())
+	if echo == nil {
 		return e.drop(r, ReasonChallenge, errNoRandom)
 	}
 	r.report(ReasonChallenge, nil)
-	return r.sendWith(e.withEcho(now, r.Peer.Name(), oscore.Message{Code: byte(coap.Unauthorized)}), ReasonChallenge)
-}
-
-// withEcho returns the response with a fresh Echo value.
-func (e *Endpoint) withEcho(now time.Time, peer string, m oscore.Message) oscore.Message {
-	echo := e.echo.value(now, peer)
-	opts, payload, err := coap.Split(m.Body)
-	if echo == nil || err != nil {
-		return m
-	}
-	m.Body = coap.AppendBody(nil, opts.Add(coap.Echo, echo), payload)
-	return m
+	opts := coap.Options{{Number: coap.Echo, Value: echo}}
+	return r.sendWith(oscore.Message{Code: byte(coap.Unauthorized), Body: coap.AppendBody(nil, opts, nil)}, ReasonChallenge)
 }

@@ -37,7 +37,6 @@ type node struct {
 	delivered map[string]bool // requests that reached a handler, by their ciphertext
 	acted     map[string]bool // bodies that an unsafe method brought
 	notify    []*watched
-	open      int
 }
 
 // flight is an exchange under way and what its answer must be.
