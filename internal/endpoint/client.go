@@ -32,6 +32,7 @@ type Exchange struct {
 	over       bool
 	answered   bool   // the message under way got an answer, and more may come
 	echo       []byte // to put into the next message
+	sentEcho   []byte // that the message under way holds
 	echoRounds int
 
 	upload   *clientUpload
@@ -252,7 +253,8 @@ func (x *Exchange) finish(m oscore.Message, notifies bool) Step {
 
 // Cancel ends an observation (RFC 7641 §3.6): the message it returns goes out
 // under the registration's token, and repeats its options. The response comes
-// through Receive, as a Response.
+// through Receive, as a Response; one that has further blocks comes without
+// its payload.
 //
 // A registration whose body went out in blocks cannot be cancelled so:
 // ErrTooLarge. Forgetting the token ends it, when a notification is reset.
@@ -295,11 +297,12 @@ func (x *Exchange) receiveCancelled(m oscore.Message) Step {
 		}
 		return Step{Kind: Send, Message: out, SameToken: true}
 	}
-	if k.has&hasEcho != 0 {
-		if r, err := parse(m); err == nil {
-			r.opts = r.opts.Without(coap.Echo)
-			m = r.message(r.payload)
+	if r, err := parse(m); err == nil && k.has&(hasEcho|hasBlock2) != 0 {
+		if k.block2.More {
+			r.payload = nil // nobody asks for the rest
 		}
+		r.opts = r.opts.Without(coap.Echo, coap.Block2, coap.Size2)
+		m = r.message(r.payload)
 	}
 	return x.finish(m, false)
 }
@@ -379,8 +382,13 @@ func (x *Exchange) resend() Step {
 // place of one that was held back so long that the peer's replay window may
 // have passed it by.
 func (x *Exchange) Reseal() (oscore.Message, error) {
-	if x.over {
+	switch {
+	case x.over:
 		return oscore.Message{}, ErrEnded
+	case x.derivation != nil:
+		return x.startDerivation()
+	case x.echo == nil:
+		x.echo = x.sentEcho
 	}
 	return x.seal()
 }
@@ -388,7 +396,9 @@ func (x *Exchange) Reseal() (oscore.Message, error) {
 // seal protects the message that the exchange is at.
 func (x *Exchange) seal() (oscore.Message, error) {
 	m := x.request
-	if echo := x.takeEcho(); echo != nil || x.upload != nil || x.download != nil {
+	echo := x.takeEcho()
+	x.sentEcho = echo
+	if echo != nil || x.upload != nil || x.download != nil {
 		r := x.base()
 		payload := r.payload
 		switch {

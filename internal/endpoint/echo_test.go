@@ -382,3 +382,72 @@ func TestEchoValuesDiffer(t *testing.T) {
 		seen[v] = true
 	}
 }
+
+// A message sealed anew is the same message: block, Echo and all.
+func TestReseal(t *testing.T) {
+	p := newPair(t, Config{}, Config{Freshness: always(FreshAlways), BlockSize: 16}, bothRoles)
+	up, down := pattern(3000), pattern(50)
+	p.handle = func(r *Incoming) oscore.Message {
+		if !bytes.Equal(payloadOf(t, r.Message), up) {
+			t.Error("body differs")
+		}
+		return content(down)
+	}
+	x, _, err := p.client.Begin(p.now, "server", message(t, coap.POST, "/x", up), RequestOptions{Rederive: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	challenges := 0
+	for range 50 {
+		m, err := x.Reseal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, ok := p.serve(m, "t")
+		if !ok {
+			t.Fatalf("%+v", p.last())
+		}
+		if p.last().Reason == ReasonChallenge {
+			challenges++
+		}
+		s := x.Receive(p.now, answer)
+		if s.Kind == Response {
+			if !bytes.Equal(payloadOf(t, s.Message), down) || p.calls != 1 || challenges != 1 {
+				t.Errorf("%d calls, %d challenges", p.calls, challenges)
+			}
+			if _, err := x.Reseal(); !errors.Is(err, ErrEnded) {
+				t.Error(err)
+			}
+			return
+		}
+		if s.Kind != Send {
+			t.Fatalf("%+v", s)
+		}
+	}
+	t.Error("no end")
+}
+
+// Every answer under such a policy offers one Echo value.
+func TestOneEchoAnAnswer(t *testing.T) {
+	p := newPair(t, Config{}, Config{Freshness: always(FreshAlways), BlockSize: 16}, oscore.Settings{})
+	p.handle = func(*Incoming) oscore.Message { return content(pattern(50)) }
+	echo := option(coap.Echo, p.server.echo.value(p.now, "client")...)
+	for i, m := range []oscore.Message{
+		message(t, coap.GET, "/x", nil),
+		message(t, coap.GET, "/x", nil, echo),
+		message(t, coap.GET, "/x", nil, echo, block(coap.Block2, 1, false, 0)),
+		message(t, coap.PUT, "/x", make([]byte, 16), echo, block(coap.Block1, 0, true, 0)),
+		message(t, coap.PUT, "/x", make([]byte, 16), echo, block(coap.Block1, 1, false, 0)),
+	} {
+		resp, ok := p.ask(m, "t")
+		n := 0
+		for w := coap.Walk(resp.Body); w.Next(); {
+			if w.Number == coap.Echo {
+				n++
+			}
+		}
+		if !ok || n != 1 {
+			t.Errorf("answer %d: %d Echo options", i, n)
+		}
+	}
+}

@@ -153,32 +153,22 @@ func (e *Endpoint) withinRate(now time.Time, name string, rate float64, which fu
 }
 
 // askFresh answers a request that the window accepted but the policy does not:
-// by a protected 4.01 with an Echo option (RFC 9175 §2.3). The request is no
-// replay, so that the answer takes its nonce, and nothing bounds the rate: the
-// request could not be accepted once more.
+// by a protected 4.01 with an Echo option (RFC 9175 §2.3), even where the client
+// wants no response, since without it nothing is done. The request is no replay,
+// so that the answer takes its nonce, and nothing bounds the rate: the request
+// could not be accepted once more.
 func (e *Endpoint) askFresh(now time.Time, r *Incoming) Result {
-	if !e.echo.ok {
+	name := r.Peer.Name()
+	echo := e.echo.value(now, name)
+	if echo == nil {
 		return e.drop(r, ReasonChallenge, errNoRandom)
 	}
-	// No-Response does not rule it out (RFC 7967 §2.1 speaks of the response to
-	// the request): without it the request would never be acted on.
-	name := r.Peer.Name()
-	sealed, err := r.seal(e.withEcho(now, name, oscore.Message{Code: byte(coap.Unauthorized)}))
+	opts := coap.Options{{Number: coap.Echo, Value: echo}}
+	sealed, err := r.seal(oscore.Message{Code: byte(coap.Unauthorized), Body: coap.AppendBody(nil, opts, nil)})
 	if err != nil {
 		r.report(ReasonStorage, err)
 		return Result{Verdict: Drop, Verified: true, Peer: name, Reason: ReasonStorage, Err: err}
 	}
 	r.report(ReasonChallenge, nil)
 	return Result{Verdict: Reply, Message: sealed, Verified: true, Peer: name, Reason: ReasonChallenge}
-}
-
-// withEcho returns the response with a fresh Echo value.
-func (e *Endpoint) withEcho(now time.Time, peer string, m oscore.Message) oscore.Message {
-	echo := e.echo.value(now, peer)
-	opts, payload, err := coap.Split(m.Body)
-	if echo == nil || err != nil {
-		return m
-	}
-	m.Body = coap.AppendBody(nil, opts.Add(coap.Echo, echo), payload)
-	return m
 }

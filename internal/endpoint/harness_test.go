@@ -11,6 +11,12 @@ import (
 	"github.com/oscorelay/oscorelay/oscore"
 )
 
+// tb is what helpers need of a test, be it rapid's.
+type tb interface {
+	Helper()
+	Fatal(...any)
+}
+
 // testPeer is an oscore.Peer without storage.
 type testPeer struct {
 	mu       sync.Mutex
@@ -23,7 +29,7 @@ type testPeer struct {
 	taint    bool
 }
 
-func newPeer(t testing.TB, name string, p oscore.Params, s oscore.Settings) *testPeer {
+func newPeer(t tb, name string, p oscore.Params, s oscore.Settings) *testPeer {
 	t.Helper()
 	ctx, err := oscore.New(p)
 	if err != nil {
@@ -34,7 +40,7 @@ func newPeer(t testing.TB, name string, p oscore.Params, s oscore.Settings) *tes
 }
 
 // lose makes the peer forget its window, as a restart does; its numbers go on.
-func (p *testPeer) lose(t testing.TB) {
+func (p *testPeer) lose(t tb) {
 	t.Helper()
 	next := p.ctx.NextSequence()
 	ctx, err := oscore.New(p.params)
@@ -48,7 +54,7 @@ func (p *testPeer) lose(t testing.TB) {
 }
 
 // forgetAll makes the peer lose its numbers too.
-func (p *testPeer) forgetAll(t testing.TB) {
+func (p *testPeer) forgetAll(t tb) {
 	t.Helper()
 	ctx, err := oscore.New(p.params)
 	if err != nil {
@@ -269,7 +275,7 @@ func (p *pair) do(m oscore.Message) Step {
 	return p.run(x, out, "t")
 }
 
-func message(t testing.TB, code coap.Code, path string, payload []byte, more ...coap.Option) oscore.Message {
+func message(t tb, code coap.Code, path string, payload []byte, more ...coap.Option) oscore.Message {
 	t.Helper()
 	opts, err := coap.Options(more).AddPath(path)
 	if err != nil {
@@ -278,7 +284,7 @@ func message(t testing.TB, code coap.Code, path string, payload []byte, more ...
 	return oscore.Message{Code: byte(code), Body: coap.AppendBody(nil, opts, payload)}
 }
 
-func payloadOf(t testing.TB, m oscore.Message) []byte {
+func payloadOf(t tb, m oscore.Message) []byte {
 	t.Helper()
 	_, payload, err := coap.Split(m.Body)
 	if err != nil {

@@ -184,8 +184,8 @@ func (r *Incoming) reply(code coap.Code, reason Reason) Result {
 // sendWith makes a Result of a protected answer that the endpoint gives by itself.
 func (r *Incoming) sendWith(m oscore.Message, reason Reason) Result {
 	name := r.Peer.Name()
-	// 2.31 is no response to the request but leave to go on with it.
-	if coap.Code(m.Code) != coap.Continue && r.suppressed(m.Code) {
+	// 2.31 and a challenge are no responses to the request: it goes on.
+	if coap.Code(m.Code) != coap.Continue && reason != ReasonChallenge && r.suppressed(m.Code) {
 		return Result{Verdict: Drop, Verified: true, Peer: name, Reason: reason}
 	}
 	sealed, err := r.seal(m)

@@ -197,9 +197,6 @@ func (e *Endpoint) transfer(now time.Time, r *Incoming) Result {
 	}
 	if k.has&hasBlock2 != 0 && k.block2.Num > 0 {
 		if m, ok := e.nextBlock(now, r, k.block2); ok {
-			if r.offerEcho {
-				m = e.withEcho(now, r.Peer.Name(), m)
-			}
 			return r.sendWith(m, "")
 		}
 		if unsafe(r.opened.Code) || coap.Code(r.opened.Code) == coap.FETCH && len(r.inner().payload) == 0 {
