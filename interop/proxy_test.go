@@ -35,12 +35,13 @@ func TestThroughProxy(t *testing.T) {
 			behind := peer.NewRelay(t, peer.Loopback(port))
 			peer.LibcoapServer(t, proxy, "-P", ",proxy.test")
 			front := peer.NewRelay(t, peer.Loopback(proxy))
-			var lacks []string
-			if name != "ours" {
-				// aiocoap sends it in one datagram; with Californium it does not come
-				// through the proxy.
-				lacks = []string{"observe-large"}
-			}
+			lacks := map[string][]string{
+				"aiocoap": aiocoapServerLacks,
+				// Observations of Californium's server come through, but their ends
+				// leave late notifications; upon the Reset that those get, the proxy
+				// has lost the answer to another request.
+				"californium": {"6", "7", "observe-large"},
+			}[name]
 			client := ours.StartClient(t, front.Addr(), ctx, ours.Config{Origin: behind.Addr()})
 			pair{
 				client: client, relay: front, server: server, lacks: lacks, path: "udp-proxy",

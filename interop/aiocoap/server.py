@@ -21,6 +21,7 @@ from aiocoap.util import hostportsplit
 HELLO = b"Hello World!"
 LARGE = bytes(i * 7 % 256 for i in range(20480))
 NOTIFY_AFTER = 0.2
+NOTIFY_LARGE_AFTER = 2
 
 
 class Logged(resource.Resource):
@@ -108,7 +109,7 @@ class Observed(Logged, aiocoap.interfaces.ObservableResource):
 
 
 class ObservedLarge(Logged, aiocoap.interfaces.ObservableResource):
-    """3000 bytes, then 3999 others."""
+    """3000 bytes, then 3999 others, once the first were surely fetched."""
 
     body = LARGE[:3000]
 
@@ -117,7 +118,7 @@ class ObservedLarge(Logged, aiocoap.interfaces.ObservableResource):
 
     async def add_observation(self, request, observation):
         async def notify():
-            await asyncio.sleep(NOTIFY_AFTER)
+            await asyncio.sleep(NOTIFY_LARGE_AFTER)
             self.body = LARGE[1:4000]
             observation.trigger()
 

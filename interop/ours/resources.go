@@ -11,8 +11,12 @@ import (
 	"github.com/plgd-dev/go-coap/v3/mux"
 )
 
-// notifyAfter is the time between two notifications, as with every peer.
-const notifyAfter = 200 * time.Millisecond
+// notifyAfter is the time between two notifications, as with every peer; that
+// of a large representation is longer, so that its blocks can be fetched.
+const (
+	notifyAfter      = 200 * time.Millisecond
+	notifyLargeAfter = 2 * time.Second
+)
 
 var hello = []byte("Hello World!")
 
@@ -65,12 +69,12 @@ func (s *Server) router() mux.Handler {
 		return reply{code: codes.Changed}
 	})
 	handle("/oscore/test", codes.DELETE, func(*mux.Message) reply { return reply{code: codes.Deleted} })
-	s.observable(r, "/oscore/observe1", []reply{
+	s.observable(r, "/oscore/observe1", notifyAfter, []reply{
 		text(codes.Content, []byte("one")), text(codes.Content, []byte("two")),
 		text(codes.InternalServerError, []byte("Terminate Observe")),
 	})
-	s.observable(r, "/oscore/observe2", []reply{text(codes.Content, []byte("one")), text(codes.Content, []byte("two"))})
-	s.observable(r, "/oscore/observe-large", []reply{
+	s.observable(r, "/oscore/observe2", notifyAfter, []reply{text(codes.Content, []byte("one")), text(codes.Content, []byte("two"))})
+	s.observable(r, "/oscore/observe-large", notifyLargeAfter, []reply{
 		{code: codes.Content, format: message.AppOctets, payload: peer.Large()[:3000]},
 		{code: codes.Content, format: message.AppOctets, payload: peer.Large()[1:4000]},
 	})
@@ -131,7 +135,7 @@ func (s *Server) serveLarge(r *mux.Router) {
 
 // observable serves a resource whose representation changes by itself: each
 // further reply is a notification.
-func (s *Server) observable(r *mux.Router, path string, states []reply) {
+func (s *Server) observable(r *mux.Router, path string, every time.Duration, states []reply) {
 	s.handle(r, path, func(w mux.ResponseWriter, m *mux.Message) {
 		first := states[0]
 		observe, err := m.Observe()
@@ -143,7 +147,7 @@ func (s *Server) observable(r *mux.Router, path string, states []reply) {
 		s.answer(w, first)
 		conn, token := w.Conn(), append(message.Token{}, m.Token()...)
 		go func() {
-			tick := time.NewTicker(notifyAfter)
+			tick := time.NewTicker(every)
 			defer tick.Stop()
 			for i, state := range states[1:] {
 				select {

@@ -25,6 +25,7 @@ final class Server {
 
 	private static final String HELLO = "Hello World!";
 	private static final long NOTIFY_MS = 200;
+	private static final long NOTIFY_LARGE_MS = 2000;
 	private static final ScheduledExecutorService TIMER = Executors.newSingleThreadScheduledExecutor(r -> {
 		Thread t = new Thread(r);
 		t.setDaemon(true);
@@ -113,7 +114,7 @@ final class Server {
 		}
 	}
 
-	/** 3000 bytes, then 3999 others. */
+	/** 3000 bytes, then 3999 others, once the first were surely fetched. */
 	static final class ObservedLarge extends Logged {
 		private final byte[] all;
 		private volatile boolean second;
@@ -132,7 +133,7 @@ final class Server {
 				TIMER.schedule(() -> {
 					second = true;
 					changed();
-				}, NOTIFY_MS, TimeUnit.MILLISECONDS);
+				}, NOTIFY_LARGE_MS, TimeUnit.MILLISECONDS);
 			e.respond(ResponseCode.CONTENT, second ? Arrays.copyOfRange(all, 1, 4000) : Arrays.copyOf(all, 3000),
 					MediaTypeRegistry.APPLICATION_OCTET_STREAM);
 		}
