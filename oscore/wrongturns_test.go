@@ -1,8 +1,8 @@
 package oscore
 
 import (
-	"errors"
 	"bytes"
+	"errors"
 	"strings"
 	"sync"
 	"testing"
