@@ -41,7 +41,7 @@ bench:
 	$(GO) run ./tools/benchtable
 
 # kill -9 of either side SOAK times in the middle of traffic, checked from the capture.
-soak: build
+soak:
 	$(GO) test -count=1 -timeout 60m -tags soak ./internal/lab -run Soak -v -soak.kills $(SOAK)
 
 # Other people's implementations, into .interop/: see interop/README.md.

@@ -110,8 +110,8 @@ func (c *Context) WindowOpen() bool { return c.window.open }
 // AcceptEcho initialises the replay window from a request that OpenRequest
 // reported as unproven and whose Echo option the caller has verified: it was
 // made by this process, for this context, after the loss (Appendix B.1.2). The
-// request is proven then. If the window was initialised meanwhile the request
-// must pass it, else ErrReplay.
+// request is proven then. If the window was initialised meanwhile and has
+// received the request's number, or left it behind, the error is ErrReplay.
 func (c *Context) AcceptEcho(r *Request) error {
 	if !r.valid() {
 		return ErrInvalid
@@ -122,12 +122,8 @@ func (c *Context) AcceptEcho(r *Request) error {
 	if r.proven {
 		return nil
 	}
-	if c.window.open {
-		if err := c.window.Accept(r.piv); err != nil {
-			return err
-		}
-	} else {
-		c.window = FromEcho(c.windowSize, r.piv)
+	if err := c.window.AcceptProven(c.windowSize, r.piv); err != nil {
+		return err
 	}
 	r.proven = true
 	return nil

@@ -1,6 +1,9 @@
 package oscore
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // Outcomes that RFC 8613 §7.4 and §8.2 name. A server that answers at all
 // answers them in plain: ErrDecode 4.02, ErrNoContext and ErrReplay 4.01,
@@ -27,6 +30,10 @@ var (
 	// was lost, so it may be a replay: answer with SealChallenge and read the
 	// Echo that comes back (Appendix B.1.2).
 	ErrUnproven = errors.New("oscore: freshness unproven, replay window not initialised")
+	// ErrLate is an ErrReplay: the message is authentic, but its number lies
+	// below that of the request whose Echo opened the window after a loss. Only
+	// an Echo of its own can still prove it, by AcceptEcho (Appendix B.1.2).
+	ErrLate = fmt.Errorf("%w: number lies below the window that an Echo opened", ErrReplay)
 	// ErrPlaintext: the AEAD verified but the plaintext is no CoAP message
 	// (§5.3), or holds an OSCORE option (§4.1.3.7). The request is proven and
 	// can seal an error response.

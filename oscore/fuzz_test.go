@@ -304,8 +304,8 @@ func FuzzWindow(f *testing.F) {
 				n = 0
 			}
 			err := w.Accept(uint64(n))
-			if (err == nil) != m.accepts(uint64(n)) {
-				t.Fatalf("Accept(%d): %v, model says %v", n, err, m.accepts(uint64(n)))
+			if wanted := m.check(uint64(n)); err != wanted {
+				t.Fatalf("Accept(%d): %v, want %v", n, err, wanted)
 			}
 			if err == nil {
 				m.accept(uint64(n))

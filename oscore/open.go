@@ -21,8 +21,9 @@ import (
 // Errors that leave the context as it was: ErrUnprotected, ErrDecode,
 // ErrNoContext, ErrReplay, ErrDecrypt. ErrUnproven comes with the message: it
 // is authentic but the window is not initialised (Appendix B.1.2), so r can
-// only be challenged. ErrPlaintext comes after the window moved: r can seal an
-// error.
+// only be challenged. So does ErrLate, an ErrReplay that an Echo of the
+// message's own can still mend. ErrPlaintext comes after the window moved: r
+// can seal an error.
 func (c *Context) OpenRequest(dst []byte, r *Request, m Message) (Message, error) {
 	r.reset()
 	var env envelope
@@ -37,10 +38,8 @@ func (c *Context) OpenRequest(dst []byte, r *Request, m Message) (Message, error
 		return Message{}, ErrNoContext
 	}
 	piv := pivNumber(env.opt.PartialIV)
-	if c.window.open {
-		if err := c.window.Check(piv); err != nil {
-			return Message{}, err
-		}
+	if c.window.Check(piv) == ErrReplay {
+		return Message{}, ErrReplay
 	}
 	k.recipient.exchange(&r.exchange, int(k.nonceLen), env.opt.PartialIV)
 	var in inside
@@ -48,12 +47,11 @@ func (c *Context) OpenRequest(dst []byte, r *Request, m Message) (Message, error
 	if err != nil {
 		return Message{}, err
 	}
-	if c.window.open {
-		if err := c.window.Accept(piv); err != nil {
-			return Message{}, err
-		}
-		r.proven = true
+	unproven := c.window.Accept(piv)
+	if unproven == ErrReplay {
+		return Message{}, ErrReplay
 	}
+	r.proven = unproven == nil
 	r.keys, r.piv, r.self = k, piv, r
 	var out Message
 	if !isRequest(in.code) && !isSignal(in.code) {
@@ -70,7 +68,7 @@ func (c *Context) OpenRequest(dst []byte, r *Request, m Message) (Message, error
 	if !r.proven {
 		// Freshness comes first: a malformed message is no reason to answer
 		// under a nonce that may have been used before.
-		return out, ErrUnproven
+		return out, unproven
 	}
 	return out, err
 }

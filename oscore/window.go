@@ -1,7 +1,5 @@
 package oscore
 
-import "errors"
-
 // Window is the replay window of a Recipient Context (§3.2.2, §7.4; the
 // sliding window of RFC 6347 §4.1.2.6): it remembers which of the last numbers
 // were received, and refuses all that came before them.
@@ -13,11 +11,17 @@ import "errors"
 //
 // A received number n is remembered as bit n mod R of a ring of R bits, the
 // power of two from 64 on that holds size. The numbers that bits stand for are
-// those in [next-size, next), and below floor all are refused.
+// those in [next-size, next).
+//
+// A window that [FromEcho] opened does not know which numbers below floor were
+// received before the loss: it refuses them (Appendix B.1.2). One such request
+// may yet carry an Echo of its own, when several answer their challenges at the
+// same time and do not arrive in order. It was sent after the loss, so that the
+// bit alone says whether it came before, and AcceptProven takes it.
 type Window struct {
 	open  bool
 	size  uint16
-	floor uint64 // numbers below were accepted or given up
+	floor uint64 // numbers below need an Echo of their own
 	next  uint64 // highest accepted number + 1
 	small uint64
 	large []uint64 // in place of small when size > 64; a power of two long
@@ -27,9 +31,6 @@ const (
 	defaultWindow = 32
 	maxWindow     = 1024
 )
-
-// errClosed is what a window that was lost answers.
-var errClosed = errors.New("oscore: replay window not initialised")
 
 func newWindow(size int) Window {
 	if size == 0 {
@@ -61,6 +62,7 @@ func Fresh(size int) Window { return newWindow(size) }
 func FromEcho(size int, piv uint64) Window {
 	w := newWindow(size)
 	w.floor, w.next = piv+1, piv+1
+	w.mark(piv)
 	return w
 }
 
@@ -108,19 +110,19 @@ func Restore(s WindowState) Window {
 func (w *Window) Open() bool { return w.open }
 
 // Check returns nil if the number may still be accepted, ErrReplay if it was
-// received before or lies before the window. It changes nothing.
+// received before or lies before the window, ErrLate if it lies below the
+// number whose Echo opened the window, and ErrUnproven if the window is not
+// initialised. It changes nothing.
 func (w *Window) Check(piv uint64) error {
-	if !w.open {
-		return errClosed
-	}
-	if piv >= w.next {
+	switch {
+	case !w.open:
+		return ErrUnproven
+	case piv >= w.next:
 		return nil
-	}
-	if piv < w.floor || w.next-piv > uint64(w.size) {
+	case w.next-piv > uint64(w.size) || *w.word(piv)>>(piv%64)&1 != 0:
 		return ErrReplay
-	}
-	if word := w.word(piv); *word>>(piv%64)&1 != 0 {
-		return ErrReplay
+	case piv < w.floor:
+		return ErrLate
 	}
 	return nil
 }
@@ -130,11 +132,31 @@ func (w *Window) Accept(piv uint64) error {
 	if err := w.Check(piv); err != nil {
 		return err
 	}
+	w.mark(piv)
+	return nil
+}
+
+// AcceptProven is [Window.Accept] for a request that its Echo option proved to
+// be sent after the loss: it opens the window, and late numbers are accepted
+// too, once.
+func (w *Window) AcceptProven(size int, piv uint64) error {
+	if !w.open {
+		*w = FromEcho(size, piv)
+		return nil
+	}
+	if err := w.Check(piv); err != nil && err != ErrLate {
+		return err
+	}
+	w.mark(piv)
+	return nil
+}
+
+// mark sets the number's bit, and moves the window if it lies above.
+func (w *Window) mark(piv uint64) {
 	if piv >= w.next {
 		w.slide(piv)
 	}
 	*w.word(piv) |= 1 << (piv % 64)
-	return nil
 }
 
 // slide moves the window so that piv is its highest number, forgetting what

@@ -2,6 +2,7 @@ package oscore
 
 import (
 	"bytes"
+	"errors"
 	"strings"
 	"sync"
 	"testing"
@@ -60,6 +61,32 @@ func TestWrongTurn02_EchoVerifiedPartialIVIsTheFloor(t *testing.T) {
 	var p Pending
 	if _, err := server.OpenRequest(nil, &r, must(client.SealRequest(nil, &p, get))(t)); err != nil || !r.Proven() {
 		t.Errorf("first number above the floor: %v, proven %v", err, r.Proven())
+	}
+	// One that lies below it can prove itself, once; it cannot be answered
+	// before it did. What the window does not reach is given up.
+	_, err = server.OpenRequest(nil, &r, old[3])
+	want(t, err, ErrLate)
+	_, err = r.Seal(nil, content)
+	want(t, err, ErrUnproven)
+	var again Request
+	_, err = server.OpenRequest(nil, &again, old[3])
+	want(t, err, ErrLate)
+	want(t, server.AcceptEcho(&r), nil)
+	want(t, server.AcceptEcho(&again), ErrReplay)
+	if again.Proven() || errors.Is(server.AcceptEcho(&again), ErrLate) {
+		t.Error("a number was taken twice")
+	}
+	if _, err = r.Seal(nil, content); err != nil {
+		t.Error(err)
+	}
+	for range defaultWindow {
+		if _, err := server.OpenRequest(nil, &r, must(client.SealRequest(nil, &p, get))(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err = server.OpenRequest(nil, &r, old[2])
+	if want(t, err, ErrReplay); errors.Is(err, ErrLate) {
+		t.Error("a number before the window can be proven")
 	}
 }
 

@@ -206,10 +206,7 @@ func fragmentFetch(ctx context.Context, sio stdio, args []string) error {
 	class := f.String("class", "", "this device's class, as in sign")
 	device := f.String("device", "", "this device's id: text, or 0x and hex")
 	installed := f.Uint64("installed", 0, "sequence number of what is installed; only a higher one is taken")
-	manifest := f.String("manifest", "", "manifest: a file that came over a trusted path, or a coap:// URI that is asked sealed (default: from the mirrors, held against the name)")
-	var store storeFlags
-	store.register(f.FlagSet)
-	peer := f.String("peer", "", "whose keys a sealed manifest is asked with (default: the only ones)")
+	manifest := f.String("manifest", "", "manifest that came over a trusted path (default: from the mirrors, held against the name)")
 	out := f.String("o", "", "image to write")
 	window := f.Int("window", 4, "requests in flight, 1 to 4")
 	ack := f.Duration("ack-timeout", 2*time.Second, "first retransmission (RFC 7252's ACK_TIMEOUT)")
@@ -239,12 +236,7 @@ func fragmentFetch(ctx context.Context, sio stdio, args []string) error {
 	if _, err := os.Stat(*out); err == nil {
 		return fmt.Errorf("%s: exists already; choose another -o, or remove it", *out)
 	}
-	switch {
-	case strings.Contains(*manifest, "://"):
-		if c.Manifest, err = sealedManifest(sio, store, *peer, *manifest); err != nil {
-			return err
-		}
-	case *manifest != "":
+	if *manifest != "" {
 		b, err := readStart(*manifest)
 		if err != nil {
 			return err

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/oscorelay/oscorelay/keys"
 	"github.com/oscorelay/oscorelay/oscore/gocoap"
 	"github.com/plgd-dev/go-coap/v3/message"
 	"github.com/plgd-dev/go-coap/v3/message/codes"
@@ -52,6 +53,8 @@ type requestFlags struct {
 	count    int
 	duration time.Duration
 	verbose  bool
+
+	taint error // why the peer's keys may not seal, nil if they may
 }
 
 func (r *requestFlags) register(f *flag.FlagSet, method codes.Code, observes bool) {
@@ -198,6 +201,9 @@ func request(ctx context.Context, io stdio, method codes.Code, observes bool, ar
 	if err != nil {
 		return err
 	}
+	if p, ok := store.ring.Get(peer); ok {
+		r.taint = p.Taint()
+	}
 	c, err := r.dial(store, to, peer, io.err)
 	if err != nil {
 		return err
@@ -221,7 +227,7 @@ func request(ctx context.Context, io stdio, method codes.Code, observes bool, ar
 	resp, err := c.DoWith(req, opts...)
 	bar.done()
 	if err != nil {
-		return explainFailure(err, peer, to.address)
+		return r.explain(err, peer, to.address)
 	}
 	return r.print(io, resp)
 }
@@ -308,7 +314,7 @@ func (r *requestFlags) follow(interrupted context.Context, io stdio, c *gocoap.C
 		}
 	})
 	if err != nil {
-		return explainFailure(err, c.PeerName(), c.RemoteAddr().String())
+		return r.explain(err, c.PeerName(), c.RemoteAddr().String())
 	}
 	var limit <-chan time.Time
 	if r.duration > 0 {
@@ -331,16 +337,20 @@ func (r *requestFlags) follow(interrupted context.Context, io stdio, c *gocoap.C
 	return err
 }
 
-// explainFailure says what an error means for a person and what to do next.
-func explainFailure(err error, peer, address string) error {
+// explain says what an error means for a person and what to do next.
+func (r *requestFlags) explain(err error, peer, address string) error {
 	var plain *gocoap.PlainError
 	switch {
 	case errors.As(err, &plain):
 		return fmt.Errorf("no protected answer came from %s; an unprotected one says %d.%02d %q, which nothing vouches for.\n"+
 			"  If it is true, the keys for peer %q do not fit: 'oscore diagnose' finds the wrong field", address, plain.Code>>5, plain.Code&0x1f, plain.Diagnostic, peer)
 	case errors.Is(err, gocoap.ErrTainted):
-		return fmt.Errorf("nothing was sent: it is not known which sequence numbers the keys for %q have used.\n"+
-			"  Derive a new context with --rederive if the peer knows Appendix B.2, or make new keys with 'oscore keys new'", peer)
+		why := "it is not known which sequence numbers they have used"
+		if t := new(keys.TaintError); errors.As(r.taint, &t) {
+			why = t.Reason
+		}
+		return fmt.Errorf("nothing was sent with the keys for %q: %s.\n"+
+			"  Derive a new context with --rederive if the peer knows Appendix B.2, or make new keys with 'oscore keys new'", peer, why)
 	case errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("no answer from %s in time (peer %q)", address, peer)
 	}

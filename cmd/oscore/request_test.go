@@ -21,7 +21,6 @@ import (
 type tool struct {
 	t          *testing.T
 	dir, addr  string
-	anchors    string
 	serverLine chan serveLine
 }
 
@@ -47,8 +46,14 @@ func newTool(t *testing.T) *tool {
 		}
 		return dir
 	}
-	x := &tool{t: t, dir: put(e), anchors: anchors, serverLine: make(chan serveLine, 100)}
-	serverDir := put(p)
+	return serveKeys(t, put(p), put(e))
+}
+
+// serveKeys starts "oscore serve" with one key directory for a client with the
+// other.
+func serveKeys(t *testing.T, serverDir, clientDir string) *tool {
+	t.Helper()
+	x := &tool{t: t, dir: clientDir, serverLine: make(chan serveLine, 100)}
 	ctx, cancel := context.WithCancel(t.Context())
 	r, w := io.Pipe()
 	done := make(chan int, 1)

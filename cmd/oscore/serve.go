@@ -23,15 +23,17 @@ import (
 
 // serveLine is one line of serve --json.
 type serveLine struct {
-	Event  string `json:"event"` // ready, handled, or a reason such as replay
-	Addr   string `json:"addr,omitempty"`
-	Peer   string `json:"peer,omitempty"`
-	Method string `json:"method,omitempty"`
-	Path   string `json:"path,omitempty"`
-	Bytes  int    `json:"bytes,omitempty"`
-	Sum    string `json:"sum,omitempty"` // first bytes of the payload's SHA-256, in hex
-	Source string `json:"source,omitempty"`
-	Error  string `json:"error,omitempty"`
+	Event string `json:"event"` // ready, handled, or a reason such as replay
+	Addr  string `json:"addr,omitempty"`
+	Peer  string `json:"peer,omitempty"`
+	// PartialIV is the request's, of one in blocks the last one's.
+	PartialIV uint64 `json:"piv"`
+	Method    string `json:"method,omitempty"`
+	Path      string `json:"path,omitempty"`
+	Bytes     int    `json:"bytes,omitempty"`
+	Sum       string `json:"sum,omitempty"` // first bytes of the payload's SHA-256, in hex
+	Source    string `json:"source,omitempty"`
+	Error     string `json:"error,omitempty"`
 }
 
 // serve is the command that runs a sealed demonstration server.
@@ -84,8 +86,8 @@ func serve(ctx context.Context, io stdio, args []string) (err error) {
 			fmt.Fprintf(io.out, "refused: %s from %s %s\n", l.Event, l.Source, l.Error)
 		}
 	}
-	router := demo.New(demo.Options{Interval: *interval, Handled: func(peer string, method codes.Code, path string, payload []byte) {
-		say(serveLine{Event: "handled", Peer: peer, Method: method.String(), Path: path, Bytes: len(payload), Sum: sum(payload)})
+	router := demo.New(demo.Options{Interval: *interval, Handled: func(peer string, partialIV uint64, method codes.Code, path string, payload []byte) {
+		say(serveLine{Event: "handled", Peer: peer, PartialIV: partialIV, Method: method.String(), Path: path, Bytes: len(payload), Sum: sum(payload)})
 	}})
 	ep := gocoap.New(gocoap.Config{
 		Keyring: ks.ring, AllowPlain: demo.PlainPath, Silent: *silent, EchoLifetime: *lifetime, MaxBody: 16 << 20,

@@ -40,8 +40,8 @@ const LargeSize = 20480
 // Options vary a Server.
 type Options struct {
 	// Handled is called with every request that reaches a handler: its peer
-	// ("" for a plain request), method and path.
-	Handled func(peer string, method codes.Code, path string, payload []byte)
+	// ("" for a plain request) and Partial IV, method and path.
+	Handled func(peer string, partialIV uint64, method codes.Code, path string, payload []byte)
 	// Interval is the time between the notifications of the observe resources;
 	// 0 means one second.
 	Interval time.Duration
@@ -117,7 +117,8 @@ func (s *Server) ServeCOAP(w mux.ResponseWriter, r *mux.Message) {
 	}
 	if s.opts.Handled != nil {
 		peer, _ := gocoap.Peer(r.Context())
-		s.opts.Handled(peer, r.Code(), path, body)
+		piv, _ := gocoap.PartialIV(r.Context())
+		s.opts.Handled(peer, piv, r.Code(), path, body)
 	}
 	a := s.answer(w, r, path, body)
 	if a.code == 0 {

@@ -319,6 +319,40 @@ func TestWindowBeginsAtTheProof(t *testing.T) {
 	}
 }
 
+// Several requests are under way when the window is lost: each answers its own
+// challenge, and the answers do not arrive in order. All are taken, each once.
+func TestRequestsUnderWayAllProveThemselves(t *testing.T) {
+	proof.Checklist(t, "O-B.1.2-1")
+	p := newPair(t, Config{}, Config{}, oscore.Settings{})
+	p.handle = func(*Incoming) oscore.Message { return changed() }
+	p.sp.lose(t)
+	var exchanges []*Exchange
+	var first, again []oscore.Message
+	for range 5 {
+		x, out := p.begin(message(t, coap.POST, "/x", nil))
+		exchanges, first = append(exchanges, x), append(first, out)
+	}
+	for i, x := range exchanges {
+		challenge, _ := p.serve(first[i], "t")
+		step := x.Receive(p.now, challenge)
+		if step.Kind != Send {
+			t.Fatalf("%+v", step)
+		}
+		again = append(again, step.Message)
+	}
+	for _, i := range []int{3, 4, 1, 0, 2} {
+		answer, _ := p.serve(again[i], "t")
+		if s := exchanges[i].Receive(p.now, answer); s.Kind != Response {
+			t.Errorf("request %d: %+v", i, s)
+		}
+	}
+	for i, m := range again {
+		if p.serve(m, "t"); !errors.Is(p.last().Err, oscore.ErrReplay) || p.calls != 5 {
+			t.Errorf("request %d once more: %+v, %d calls", i, p.last(), p.calls)
+		}
+	}
+}
+
 // A peer without Echo is not asked for it; after a lost window the server
 // begins Appendix B.2 with it.
 func TestPeerWithoutEcho(t *testing.T) {

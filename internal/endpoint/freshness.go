@@ -83,6 +83,12 @@ func (k *echoKey) fresh(now time.Time, peer string, value []byte, lifetime time.
 	return age >= -time.Millisecond && age <= lifetime
 }
 
+// proves reports whether the message holds an Echo that proves it fresh.
+func (e *Endpoint) proves(now time.Time, peer string, m oscore.Message) bool {
+	k, _ := scan(m.Body)
+	return k.echo != nil && e.echo.fresh(now, peer, k.echo, e.cfg.EchoLifetime)
+}
+
 // mustProve reports whether the request must carry a fresh Echo, and whether
 // its answers offer one for the next.
 func (e *Endpoint) mustProve(r *Incoming, code byte) (must, offer bool) {
@@ -116,9 +122,11 @@ func (e *Endpoint) proved(name string) {
 
 // challengeRate bounds the challenges to one peer after its window was lost, a
 // second: each spends one of this side's sequence numbers, and a replayed
-// request can ask for one. A request that the window accepted cannot be
+// request can ask for one. All requests that a peer has under way when its
+// server comes back are challenged, and one that is not waits for its
+// retransmission. At this rate the numbers last for 500 years. A request that the window accepted cannot be
 // replayed, and its retransmission would look like one: it is always answered.
-const challengeRate = 8
+const challengeRate = 64
 
 // challenge answers a request that is authentic but, after the loss of the
 // window, perhaps a replay: by a protected 4.01 that holds an Echo option alone,

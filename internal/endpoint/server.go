@@ -96,6 +96,8 @@ func (e *Endpoint) receive(now time.Time, in Inbound, opt oscore.Option, peers [
 		switch {
 		case err == nil, errors.Is(err, oscore.ErrUnproven), errors.Is(err, oscore.ErrPlaintext):
 			return e.verified(now, in, r, m, err, false)
+		case errors.Is(err, oscore.ErrLate) && e.proves(now, peer.Name(), m):
+			return e.verified(now, in, r, m, oscore.ErrUnproven, true)
 		case errors.Is(err, oscore.ErrNoContext):
 			// the look-up raced with a change of context
 		case errors.Is(err, oscore.ErrReplay), worst == oscore.ErrNoContext:

@@ -25,6 +25,8 @@ type line struct {
 	Path    string `json:"path"`
 	Peer    string `json:"peer"`
 	Sum     string `json:"sum"`
+	// PartialIV is that of a request handled.
+	PartialIV uint64 `json:"piv"`
 }
 
 // process is a child that prints JSON lines.

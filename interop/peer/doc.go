@@ -17,6 +17,7 @@
 //	relay.go       the capturing UDP relay, with loss and repetition on demand
 //	tcprelay.go    the same for TCP; its capture looks like one of datagrams
 //	capture.go     assertions on what the relay saw
+//	nonce.go       nonces of both ends over restarts; plain errors
 //	wire.go        the datagram's header and options, read independently of
 //	               the library under test
 //	pcap.go        a capture as a file for tshark

@@ -190,13 +190,28 @@ func (e *Endpoint) report(reason, peer string, err error) {
 	}
 }
 
-type peerKey struct{}
+type requestKey struct{}
 
 // Peer returns the name of the peer whose protected message the context belongs
 // to: in a handler, gocoap.Peer(r.Context()). ok is false for a plain request.
 func Peer(ctx context.Context) (name string, ok bool) {
-	name, ok = ctx.Value(peerKey{}).(string)
-	return name, ok
+	in, ok := ctx.Value(requestKey{}).(*endpoint.Incoming)
+	if !ok {
+		return "", false
+	}
+	return in.Peer.Name(), true
+}
+
+// PartialIV returns the sequence number of the protected request that the
+// context belongs to; of one in blocks, that of the last. Together with the peer
+// it names a request for good, in a log for instance: it is never accepted twice
+// under one context. ok is false for a plain request.
+func PartialIV(ctx context.Context) (n uint64, ok bool) {
+	in, ok := ctx.Value(requestKey{}).(*endpoint.Incoming)
+	if !ok {
+		return 0, false
+	}
+	return in.PartialIV(), true
 }
 
 // Handler returns a handler for plain requests: those that Config.AllowPlain

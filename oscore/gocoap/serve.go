@@ -140,7 +140,7 @@ func (s *serving) deliver(in *endpoint.Incoming) {
 		timer := time.AfterFunc(separateAfter, s.acknowledge)
 		defer timer.Stop()
 	}
-	ctx := context.WithValue(s.l.conn.Context(), peerKey{}, in.Peer.Name())
+	ctx := context.WithValue(s.l.conn.Context(), requestKey{}, in)
 	request := s.l.conn.AcquireMessage(ctx)
 	if err := fromOSCORE(request, in.Message); err != nil {
 		return // Receive has walked it
