@@ -10,7 +10,21 @@ type pool struct {
 	mu      sync.Mutex
 	waiting []func()
 	running int
-	peak    int // most that ever waited
+	stats   Stats
+}
+
+// Stats count what handshakes cost.
+type Stats struct {
+	Messages    uint64 // messages whose public-key operations were begun
+	PeakWorkers int    // most of them at a time
+	PeakQueue   int    // most that waited
+}
+
+// Stats returns the counts since the start.
+func (s *Service) Stats() Stats {
+	s.pool.mu.Lock()
+	defer s.pool.mu.Unlock()
+	return s.pool.stats
 }
 
 // run has f run soon, and reports false if the queue is full.
@@ -19,6 +33,8 @@ func (p *pool) run(f func()) bool {
 	defer p.mu.Unlock()
 	if p.running < p.workers {
 		p.running++
+		p.stats.Messages++
+		p.stats.PeakWorkers = max(p.stats.PeakWorkers, p.running)
 		go p.work(f)
 		return true
 	}
@@ -26,7 +42,7 @@ func (p *pool) run(f func()) bool {
 		return false
 	}
 	p.waiting = append(p.waiting, f)
-	p.peak = max(p.peak, len(p.waiting))
+	p.stats.PeakQueue = max(p.stats.PeakQueue, len(p.waiting))
 	return true
 }
 
@@ -36,6 +52,7 @@ func (p *pool) work(f func()) {
 		p.mu.Lock()
 		if len(p.waiting) > 0 {
 			f, p.waiting = p.waiting[0], p.waiting[1:]
+			p.stats.Messages++
 		} else {
 			f = nil
 			p.running--

@@ -27,6 +27,8 @@ type Client struct {
 	// serving is set on the connection that a handler gets: messages of its
 	// token answer that request.
 	serving *serving
+	// first is set where message_3 of a handshake goes out with a request.
+	first *firstRequest
 }
 
 // Client returns the protected side of a connection that was made with this
@@ -87,7 +89,7 @@ func WithRederive() RequestOption {
 func (c *Client) Do(req *pool.Message) (*pool.Message, error) { return c.DoWith(req) }
 
 // DoWith is [Client.Do] with options.
-func (c *Client) DoWith(req *pool.Message, opts ...RequestOption) (*pool.Message, error) {
+func (c *Client) DoWith(req *pool.Message, opts ...RequestOption) (resp *pool.Message, err error) {
 	if req.HasOption(message.Observe) {
 		return nil, fmt.Errorf("gocoap: a request with Observe goes through DoObserve: %w", ErrUseDo)
 	}
@@ -95,7 +97,12 @@ func (c *Client) DoWith(req *pool.Message, opts ...RequestOption) (*pool.Message
 	if err != nil {
 		return nil, err
 	}
-	w, err := c.begin(req.Context(), m, req.Type(), opts)
+	turn, err := c.first.enter(req.Context())
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = turn.leave(err) }()
+	w, err := c.begin(req.Context(), turn, m, req.Type(), opts)
 	if err != nil {
 		return nil, err
 	}
@@ -110,7 +117,7 @@ func (c *Client) DoWith(req *pool.Message, opts ...RequestOption) (*pool.Message
 
 // begin seals the first message of an exchange, when its turn has come, and
 // sends it. While another exchange derives a new context, it waits.
-func (c *Client) begin(ctx context.Context, m oscore.Message, typ message.Type, opts []RequestOption) (*waiter, error) {
+func (c *Client) begin(ctx context.Context, turn *turn, m oscore.Message, typ message.Type, opts []RequestOption) (*waiter, error) {
 	var o endpoint.RequestOptions
 	for _, f := range opts {
 		f(&o)
@@ -129,6 +136,11 @@ func (c *Client) begin(ctx context.Context, m oscore.Message, typ message.Type, 
 		x, out, err := c.link.e.ep.Begin(time.Now(), c.peer, m, o)
 		if err == nil {
 			w := newWaiter(c.link, x, typ)
+			if out, err = turn.combine(ctx, w, out); err != nil {
+				c.link.gate.leave()
+				w.abandon()
+				return nil, err
+			}
 			if err := w.sendNew(ctx, out); err != nil {
 				w.abandon()
 				return nil, err

@@ -17,6 +17,17 @@
 //	c, err := ep.DialUDP("192.0.2.1:5683", "server", nil)
 //	resp, err := c.Get(ctx, "/3/0/0")
 //
+// Two parties that share no secret shake hands first (EDHOC, RFC 9528; package
+// keys/handshake). A server:
+//
+//	service, err := handshake.New(handshake.Config{Ring: ring, EDHOC: identities, Store: store})
+//	ep := gocoap.New(gocoap.Config{Keyring: ring, EDHOC: service})
+//
+// and a client, from whose conn on everything is sealed:
+//
+//	hs, err := service.To(handshake.Peer{Name: "server", Combined: true})
+//	c, err := ep.Handshake(ctx, conn, hs)
+//
 // In a handler, [Peer] tells who sent the request, and w.Conn() is a protected
 // connection back to that peer, so that a server can send requests of its own:
 // both sides of LwM2M do. Where there is no context nothing is sent.
@@ -31,6 +42,7 @@
 //	gate.go     NSTART, and why a request is sealed no earlier than it is sent
 //	observe.go  observations, client's side
 //	ticker.go   retransmissions in time
+//	edhoc.go    handshakes, both sides (RFC 9528 Appendix A.2, RFC 9668)
 //	guard.go    options 9 and 21 in go-coap's global table, and what that takes
 //	convert.go  go-coap's messages to bytes and back
 //

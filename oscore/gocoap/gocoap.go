@@ -39,6 +39,9 @@ type Config struct {
 	// AllowPlain says whether a request without OSCORE is handed to the
 	// router. nil refuses all of them with 4.01.
 	AllowPlain func(method codes.Code, path string) bool
+	// EDHOC answers handshakes on its path, in plain, and those that come with
+	// a request; package keys/handshake has it. nil has none.
+	EDHOC Handshakes
 	// Freshness says how fresh a request must be. nil means FreshWindow.
 	Freshness func(peer string, method codes.Code, path string) Freshness
 	// EchoLifetime is how long an Echo value proves freshness; 0 means 30 s.
@@ -151,10 +154,14 @@ func New(cfg Config) *Endpoint {
 			cfg.Event(Event{string(e.Reason), e.Peer, e.Source, e.KID, e.KIDCtx, e.PIV, e.Err})
 		}
 	}
-	return &Endpoint{
+	e := &Endpoint{
 		cfg: cfg, ep: endpoint.New(c, time.Now()),
 		outer: endpoint.NewReassembler(maxUnfragmented, 4<<20, maxTransmitWait),
 	}
+	if cfg.EDHOC != nil {
+		cfg.EDHOC.Watch(e.Forget)
+	}
+	return e
 }
 
 const (
@@ -176,6 +183,9 @@ func (e *Endpoint) tick(now time.Time) {
 	last := e.expire.Load()
 	if now.UnixNano()-last > int64(expireEvery) && e.expire.CompareAndSwap(last, now.UnixNano()) {
 		e.ep.Expire(now)
+		if e.cfg.EDHOC != nil {
+			e.cfg.EDHOC.Expire(now)
+		}
 		e.links.Range(func(_, l any) bool {
 			l.(*link).sweep(now)
 			return true

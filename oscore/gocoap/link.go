@@ -42,6 +42,8 @@ type link struct {
 	resets  map[int32]*serving // by message ID: notifications that a RST would end
 	seen    memory
 	acked   recent
+	// handshakes remembers requests that nothing vouches for (EDHOC).
+	handshakes memory
 }
 
 type servingKey struct{ peer, token string }
@@ -87,7 +89,7 @@ func (l *link) close() {
 	l.closed = true
 	l.waiting, l.serving = map[string]*waiter{}, map[servingKey]*serving{}
 	l.unacked, l.resets = map[int32]*waiter{}, map[int32]*serving{}
-	l.seen = memory{}
+	l.seen, l.handshakes = memory{}, memory{}
 	l.mu.Unlock()
 	for _, w := range asked {
 		w.fail(ErrClosed)
@@ -101,6 +103,7 @@ func (l *link) close() {
 func (l *link) sweep(now time.Time) {
 	l.mu.Lock()
 	l.seen.expire(now)
+	l.handshakes.expire(now)
 	servings := make([]*serving, 0, len(l.serving))
 	for _, s := range l.serving {
 		servings = append(servings, s)
@@ -134,6 +137,9 @@ func (l *link) inspect(h mux.Handler, m *pool.Message) (drop bool) {
 		return false
 	case code.IsRequest() && m.HasOption(optionOSCORE):
 		l.receiveRequest(h, m)
+		return true
+	case code.IsRequest() && l.e.isEDHOC(m):
+		l.receiveEDHOC(m)
 		return true
 	case code.IsRequest():
 		return l.refusePlain(h, m)

@@ -33,7 +33,7 @@ var _ mux.Observation = (*observation)(nil)
 //
 // A response without Observe means that the server does not notify: f is
 // called once and the observation is over.
-func (c *Client) DoObserve(req *pool.Message, f func(*pool.Message)) (mux.Observation, error) {
+func (c *Client) DoObserve(req *pool.Message, f func(*pool.Message)) (_ mux.Observation, err error) {
 	if v, err := req.Observe(); err != nil || v != 0 {
 		return nil, errors.New("gocoap: DoObserve needs a request with Observe 0")
 	}
@@ -41,7 +41,12 @@ func (c *Client) DoObserve(req *pool.Message, f func(*pool.Message)) (mux.Observ
 	if err != nil {
 		return nil, err
 	}
-	w, err := c.begin(req.Context(), m, req.Type(), nil)
+	turn, err := c.first.enter(req.Context())
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = turn.leave(err) }()
+	w, err := c.begin(req.Context(), turn, m, req.Type(), nil)
 	if err != nil {
 		return nil, err
 	}

@@ -82,6 +82,11 @@ func (s *serving) verify(now time.Time, r received) (known *remembered, res endp
 		}
 		in = out
 	}
+	if _, ok := coap.Find(in.Body, coap.EDHOC); ok {
+		if in, known, ok = s.takeEDHOC(now, key, in); !ok {
+			return known, res // answered, or to be repeated
+		}
+	}
 	res = l.e.ep.Receive(now, endpoint.Inbound{Source: l.source, Token: r.token, Reliable: !l.datagram, Message: in})
 	if !res.Verified {
 		return nil, res

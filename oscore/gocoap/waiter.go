@@ -11,7 +11,6 @@ import (
 	"github.com/oscorelay/oscorelay/internal/endpoint"
 	"github.com/oscorelay/oscorelay/oscore"
 	"github.com/plgd-dev/go-coap/v3/message"
-	"github.com/plgd-dev/go-coap/v3/message/codes"
 )
 
 // waiter is a request under way: what comes under its tokens goes to its
@@ -22,7 +21,8 @@ type waiter struct {
 	steps   chan step
 	stopped chan struct{}
 	once    sync.Once
-	err     error // set before stopped is closed
+	hs      Handshake // whose message_3 goes out with the request, else nil
+	err     error     // set before stopped is closed
 
 	mu       sync.Mutex // taken before that of the link
 	x        *endpoint.Exchange
@@ -188,7 +188,7 @@ func (w *waiter) receive(r received) (took, verified bool) {
 	case endpoint.Wait:
 		var plain *endpoint.PlainError
 		if errors.As(s.Err, &plain) {
-			w.refusedLocked(&PlainError{codes.Code(plain.Code), plain.Diagnostic})
+			w.refusedLocked(w.plainError(plain, in))
 		}
 		// An old notification is authentic all the same: acknowledge it.
 		stale := errors.Is(s.Err, oscore.ErrStale)
