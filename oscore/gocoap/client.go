@@ -102,17 +102,39 @@ func (c *Client) DoWith(req *pool.Message, opts ...RequestOption) (resp *pool.Me
 		return nil, err
 	}
 	defer func() { err = turn.leave(err) }()
-	w, err := c.begin(req.Context(), turn, m, req.Type(), opts)
+	w, step, err := c.ask(req.Context(), turn, m, req.Type(), opts)
 	if err != nil {
 		return nil, err
 	}
 	defer w.stop()
-	step, err := w.next(req.Context())
-	if err != nil {
-		w.abandon()
-		return nil, err
-	}
 	return c.message(req.Context(), step.Message)
+}
+
+// ask sends a request and waits for its first response or notification. Where
+// the server asks for a new context, and another exchange is deriving it, the
+// request was not acted upon, and is sent anew afterwards.
+func (c *Client) ask(ctx context.Context, turn *turn, m oscore.Message, typ message.Type, opts []RequestOption) (*waiter, endpoint.Step, error) {
+	for {
+		w, err := c.begin(ctx, turn, m, typ, opts)
+		if err != nil {
+			return nil, endpoint.Step{}, err
+		}
+		step, err := w.next(ctx)
+		if err == nil {
+			return w, step, nil
+		}
+		var busy *endpoint.BusyError
+		if !errors.As(err, &busy) {
+			w.abandon()
+			return nil, step, err
+		}
+		w.stop()
+		select {
+		case <-busy.Done:
+		case <-ctx.Done():
+			return nil, step, ctx.Err()
+		}
+	}
 }
 
 // begin seals the first message of an exchange, when its turn has come, and

@@ -46,13 +46,8 @@ func (c *Client) DoObserve(req *pool.Message, f func(*pool.Message)) (_ mux.Obse
 		return nil, err
 	}
 	defer func() { err = turn.leave(err) }()
-	w, err := c.begin(req.Context(), turn, m, req.Type(), nil)
+	w, step, err := c.ask(req.Context(), turn, m, req.Type(), nil)
 	if err != nil {
-		return nil, err
-	}
-	step, err := w.next(req.Context())
-	if err != nil {
-		w.abandon()
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(c.Context())

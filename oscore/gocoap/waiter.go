@@ -73,6 +73,15 @@ func (w *waiter) sendNew(ctx context.Context, m oscore.Message) error {
 	return w.send(ctx, token, m)
 }
 
+// sendAgain sends a sealed message of the exchange under the token that it has.
+// The caller has entered the link's gate.
+func (w *waiter) sendAgain(ctx context.Context, m oscore.Message) error {
+	w.mu.Lock()
+	token := message.Token(w.token)
+	w.mu.Unlock()
+	return w.send(ctx, token, m)
+}
+
 // send sends a sealed message and, if it is confirmable, waits until it is
 // acknowledged or answered. Then it leaves the link's gate.
 func (w *waiter) send(ctx context.Context, token message.Token, m oscore.Message) error {
@@ -133,7 +142,11 @@ func (w *waiter) next(ctx context.Context) (endpoint.Step, error) {
 				if err := w.l.gate.wait(ctx, s.turn); err != nil {
 					return s.Step, w.reason(err)
 				}
-				if err := w.sendNew(ctx, s.Message); err != nil {
+				again := w.sendNew
+				if s.SameToken { // a cancellation, with the Echo that it was asked for
+					again = w.sendAgain
+				}
+				if err := again(ctx, s.Message); err != nil {
 					return s.Step, err
 				}
 			case endpoint.Failed:
