@@ -143,8 +143,13 @@ func (p *Process) Lines(prefix string) []string {
 	return found
 }
 
+// quiet is how long a process must have written nothing until its output
+// counts as read: an answer can overtake the line that tells of it.
+const quiet = 100 * time.Millisecond
+
 // Handled counts the requests that reached a resource of a peer's server.
 func (p *Process) Handled(path string) int {
+	p.settle()
 	n := 0
 	for _, l := range p.Lines("HANDLED ") {
 		if strings.Contains(l, " "+path+" ") {
@@ -152,6 +157,19 @@ func (p *Process) Handled(path string) int {
 		}
 	}
 	return n
+}
+
+// settle waits until the process writes nothing for a moment.
+func (p *Process) settle() {
+	for before := -1; ; time.Sleep(quiet) {
+		p.mu.Lock()
+		now := len(p.lines)
+		p.mu.Unlock()
+		if now == before {
+			return
+		}
+		before = now
+	}
 }
 
 var (
