@@ -80,10 +80,11 @@ var light = map[string][]string{
 		"github.com/dsnet/golib/memfile", "github.com/pion/dtls/v3", "github.com/pion/logging", "github.com/pion/transport/v4", "github.com/pion/transport/v5",
 		"github.com/plgd-dev/go-coap/v3", "go.uber.org/atomic", "golang.org/x/crypto", "golang.org/x/exp", "golang.org/x/net", "golang.org/x/sync", "golang.org/x/sys",
 	},
-	"./fragment":   {"github.com/fxamacker/cbor/v2", "github.com/veraison/go-cose", "github.com/x448/float16"},
-	"./keys":       {"golang.org/x/crypto", "golang.org/x/sys"},
-	"./keys/file":  {"golang.org/x/crypto", "golang.org/x/sys"},
-	"./keys/edhoc": {"github.com/fxamacker/cbor/v2", "github.com/veraison/go-cose", "github.com/x448/float16", "golang.org/x/crypto", "golang.org/x/sys"},
+	"./oscore/oscoretest": {"golang.org/x/crypto", "golang.org/x/sys"},
+	"./fragment":          {"github.com/fxamacker/cbor/v2", "github.com/veraison/go-cose", "github.com/x448/float16"},
+	"./keys":              {"golang.org/x/crypto", "golang.org/x/sys"},
+	"./keys/file":         {"golang.org/x/crypto", "golang.org/x/sys"},
+	"./keys/edhoc":        {"github.com/fxamacker/cbor/v2", "github.com/veraison/go-cose", "github.com/x448/float16", "golang.org/x/crypto", "golang.org/x/sys"},
 }
 
 // TestDeviceSideIsLight: what people link pulls in the written list and no
