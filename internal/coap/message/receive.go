@@ -147,6 +147,16 @@ func (l *Layer[P]) Reject(ev Event[P]) {
 	}
 }
 
+// Refuse answers a request with an error and remembers nothing: a copy of it
+// is judged anew.
+func (l *Layer[P]) Refuse(ev Event[P], code coap.Code, body []byte) {
+	d := coap.Datagram{Type: coap.Acknowledgement, Code: code, MessageID: ev.Message.MessageID, Token: ev.Message.Token, Body: body}
+	if ev.Message.Type == coap.NonConfirmable {
+		d.Type, d.MessageID = coap.NonConfirmable, uint16(l.cfg.Rand())
+	}
+	l.emit(ev.Peer, d.Append(make([]byte, 0, 8+len(d.Token)+len(body))))
+}
+
 // Acknowledge acknowledges a confirmable request without an answer, before
 // AckDelay is over; the answer then travels separately (§5.2.2).
 func (l *Layer[P]) Acknowledge(in *Incoming[P]) {

@@ -1,0 +1,134 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+)
+
+// Config says what a proxy does. It needs a Listen address and a Forward, a
+// Route, or both; every other zero value is the default given with the field.
+type Config struct {
+	Listen  string   // UDP address such as ":5683" or "127.0.0.1:0"
+	Forward *Forward // nil: requests for a forward-proxy are refused with 5.05
+	Routes  []Route  // reverse-proxy: the first that matches is taken
+
+	// PerClient gives each client an upstream port of its own, so that the
+	// server can tell clients apart by address and send requests to them, as
+	// LwM2M servers do. It costs a socket for each client. Without it clients
+	// share upstream ports, and a request from a server is refused with 5.05.
+	PerClient bool
+
+	Identity string // names this proxy in 5.08 answers (RFC 8768 §4); "oscore-proxy"
+	HopLimit int    // put into requests that have none, 1 to 255; 16. Negative: none is put in
+
+	Timeout  time.Duration // a request that is not answered by then is answered with 5.04; 247 s, EXCHANGE_LIFETIME
+	Drain    time.Duration // how long a proxy that ends waits for answers under way; 10 s
+	AckDelay time.Duration // an answer that takes longer travels separately; 500 ms
+
+	MaxExchanges  int // requests under way, a shard; the oldest is dropped beyond it; 65536
+	PeerExchanges int // and for one client; beyond it 5.03; 4096
+	MaxRelations  int // observations, a shard; beyond it 5.03; 65536
+	MaxUpstream   int // upstream sockets, a shard; 64, with PerClient 4096
+	MaxPeers      int // addresses remembered for deduplication, a socket; 100000
+	MaxBytes      int // bytes kept for deduplication and retransmission, a socket; 64 MiB
+	MaxDatagram   int // larger datagrams are dropped; 8192 bytes
+	ClientNStart  int // confirmable messages under way to one client (RFC 7252 §4.7); 4
+	ServerNStart  int // and to one server, which stands for many clients; 1024
+
+	Logger  *slog.Logger                                                 // nil: silent
+	Resolve func(ctx context.Context, host string) ([]netip.Addr, error) // names in Proxy-Uri and Uri-Host; the system's resolver
+}
+
+// Forward lets clients name the server they want.
+type Forward struct {
+	// Allow lists the networks that may be reached; requests for any other
+	// address are refused with 4.03. It must not be empty: 0.0.0.0/0 and ::/0
+	// make an open proxy, which lets its clients into every network it is in.
+	Allow []netip.Prefix
+
+	// Via is the next proxy, host:port: every request is handed to it as it
+	// is. Allow does not apply.
+	Via string
+}
+
+// Route leads requests to a server. A criterion that is empty matches all.
+type Route struct {
+	Host       string // Uri-Host, without regard to case
+	KID        []byte // kid of the OSCORE option
+	KIDContext []byte // kid context of the OSCORE option
+	To         string // host:port
+}
+
+func (r *Route) matches(host string, kid, kidContext []byte) bool {
+	return (r.Host == "" || strings.EqualFold(r.Host, host)) &&
+		(r.KID == nil || kid != nil && bytes.Equal(r.KID, kid)) &&
+		(r.KIDContext == nil || kidContext != nil && bytes.Equal(r.KIDContext, kidContext))
+}
+
+// ErrConfig is wrapped by every error about a Config.
+var ErrConfig = errors.New("proxy: configuration")
+
+func (c Config) withDefaults() (Config, error) {
+	if c.Listen == "" {
+		return c, fmt.Errorf("%w: Listen is empty: give an address such as \":5683\"", ErrConfig)
+	}
+	if c.Forward == nil && len(c.Routes) == 0 {
+		return c, fmt.Errorf("%w: neither Forward nor Routes: there is nowhere to send a request", ErrConfig)
+	}
+	if c.Forward != nil && c.Forward.Via == "" && len(c.Forward.Allow) == 0 {
+		return c, fmt.Errorf("%w: Forward.Allow is empty: list the networks that may be reached", ErrConfig)
+	}
+	if c.HopLimit > 255 {
+		return c, fmt.Errorf("%w: HopLimit %d is above 255", ErrConfig, c.HopLimit)
+	}
+	def(&c.Identity, "oscore-proxy")
+	def(&c.HopLimit, 16)
+	def(&c.Timeout, 247*time.Second)
+	def(&c.Drain, 10*time.Second)
+	def(&c.AckDelay, 500*time.Millisecond)
+	def(&c.MaxExchanges, 1<<16)
+	def(&c.PeerExchanges, 4096)
+	def(&c.MaxRelations, 1<<16)
+	if c.PerClient {
+		def(&c.MaxUpstream, 4096)
+	}
+	def(&c.MaxUpstream, 64)
+	def(&c.MaxPeers, 100_000)
+	def(&c.MaxBytes, 64<<20)
+	def(&c.MaxDatagram, 8192)
+	def(&c.ClientNStart, 4)
+	def(&c.ServerNStart, 1024)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Resolve == nil {
+		c.Resolve = func(ctx context.Context, host string) ([]netip.Addr, error) {
+			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+		}
+	}
+	return c, nil
+}
+
+func def[T comparable](v *T, value T) {
+	var zero T
+	if *v == zero {
+		*v = value
+	}
+}
+
+// Check returns what [Listen] would say of the configuration, without touching
+// the network. Errors wrap [ErrConfig].
+func Check(cfg Config) error {
+	cfg, err := cfg.withDefaults()
+	if err == nil {
+		_, err = newRules(&cfg)
+	}
+	return err
+}

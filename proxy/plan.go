@@ -1,0 +1,239 @@
+package proxy
+
+import (
+	"unicode/utf8"
+
+	"github.com/oscorelay/oscorelay/internal/coap"
+)
+
+// refusal is an error answer of the proxy itself.
+type refusal struct {
+	code coap.Code
+	why  string // the diagnostic payload
+}
+
+func refuse(code coap.Code, why string) *refusal { return &refusal{code, why} }
+
+func (r *refusal) body() []byte { return coap.AppendPayload(nil, []byte(r.why)) }
+
+// plan is what becomes of a request.
+type plan struct {
+	body    []byte
+	target  target
+	open    bool // the client chose the target: Forward.Allow applies
+	observe bool // the request has an Observe option
+	silent  bool // No-Response (RFC 7967): there may be no answer
+	sealed  bool // the request has an OSCORE option
+}
+
+// rules is how requests are led: the part of a Config that looks at options.
+type rules struct {
+	forward  *Forward
+	via      target
+	routes   []Route
+	to       []target // of routes
+	identity string
+	hopLimit int
+}
+
+func newRules(cfg *Config) (rules, error) {
+	r := rules{forward: cfg.Forward, routes: cfg.Routes, identity: cfg.Identity, hopLimit: cfg.HopLimit}
+	for _, route := range cfg.Routes {
+		t, err := parseTarget(route.To)
+		if err != nil {
+			return r, configError("route to %q: %v", route.To, err)
+		}
+		r.to = append(r.to, t)
+	}
+	if r.forward != nil && r.forward.Via != "" {
+		var err error
+		if r.via, err = parseTarget(r.forward.Via); err != nil {
+			return r, configError("Forward.Via %q: %v", r.forward.Via, err)
+		}
+	}
+	return r, nil
+}
+
+// plan reads a request's options, in the order of RFC 7252 §5.7: what the
+// proxy may not pass, where the request goes, what goes on. back is the target
+// of a request that came from a server toward its client, nil for any other.
+func (r *rules) plan(body []byte, back *target) (plan, *refusal) {
+	var p plan
+	var proxyURI, proxyScheme, host, kid, kidContext []byte
+	port, hop := uint32(coapPort), -1
+	opts := make(coap.Options, 0, 16)
+	w := coap.Walk(body)
+	for w.Next() {
+		if bad := checkRequestOption(opts, w.Number, w.Value); bad != nil {
+			return p, bad
+		}
+		switch w.Number {
+		case coap.ProxyURI:
+			proxyURI = w.Value
+		case coap.ProxyScheme:
+			proxyScheme = w.Value
+		case coap.URIHost:
+			host = w.Value
+		case coap.URIPort:
+			port, _ = coap.Uint(w.Value)
+		case coap.HopLimit:
+			if hop >= 0 {
+				continue // §5.4.5: a further one is ignored
+			}
+			if len(w.Value) != 1 || w.Value[0] == 0 {
+				return p, refuse(coap.BadRequest, "Hop-Limit is not 1 to 255")
+			}
+			hop = int(w.Value[0])
+		case coap.Observe:
+			p.observe = true
+		case coap.NoResponse:
+			p.silent = true
+		case coap.OSCORE:
+			p.sealed = true
+			kid, kidContext = sender(w.Value)
+		}
+		opts = append(opts, coap.Option{Number: w.Number, Value: w.Value})
+	}
+	payload := w.Payload()
+
+	// RFC 8768 §3.
+	switch {
+	case hop == 1:
+		return p, refuse(coap.HopLimitReached, r.identity)
+	case hop > 1:
+		opts = opts.Without(coap.HopLimit).Add(coap.HopLimit, []byte{byte(hop - 1)})
+	case r.hopLimit > 0:
+		opts = opts.Add(coap.HopLimit, []byte{byte(r.hopLimit)})
+	}
+
+	asked := proxyURI != nil || proxyScheme != nil
+	switch {
+	case back != nil && asked, asked && r.forward == nil:
+		return p, refuse(coap.ProxyingNotSupported, "no forward-proxy")
+	case back != nil:
+		p.target = *back
+	case asked && r.via.port != 0:
+		p.target = r.via
+	case proxyURI != nil:
+		// §5.10.2: Proxy-Uri takes precedence over the other Uri options.
+		t, more, bad := decompose(string(proxyURI))
+		if bad != nil {
+			return p, bad
+		}
+		opts = append(opts.Without(coap.ProxyURI, coap.ProxyScheme, coap.URIHost, coap.URIPort, coap.URIPath, coap.URIQuery), more...)
+		p.target, p.open = t, true
+	case proxyScheme != nil:
+		if !equalFold(proxyScheme, "coap") {
+			return p, refuse(coap.ProxyingNotSupported, "scheme is not supported: coap is")
+		}
+		if host == nil {
+			return p, refuse(coap.BadRequest, "Proxy-Scheme without Uri-Host")
+		}
+		if port == 0 || port > 65535 {
+			return p, refuse(coap.BadRequest, "Uri-Port is not 1 to 65535")
+		}
+		p.target, p.open = newTarget(string(host), uint16(port)), true
+		opts = opts.Without(coap.ProxyScheme, coap.URIPort)
+		if p.target.addr.IsValid() {
+			opts = opts.Without(coap.URIHost)
+		}
+	default:
+		at := r.route(string(host), kid, kidContext)
+		if at < 0 {
+			return p, refuse(coap.NotFound, "no route")
+		}
+		p.target = r.to[at]
+	}
+	p.body = coap.AppendBody(make([]byte, 0, len(body)+8), opts, payload)
+	return p, nil
+}
+
+func (r *rules) route(host string, kid, kidContext []byte) int {
+	for i := range r.routes {
+		if r.routes[i].matches(host, kid, kidContext) {
+			return i
+		}
+	}
+	return -1
+}
+
+// understood are the Unsafe options of requests whose meaning this proxy knows
+// and keeps.
+func understood(number uint16) bool {
+	switch number {
+	case coap.URIHost, coap.Observe, coap.URIPort, coap.URIPath, coap.MaxAge, coap.URIQuery,
+		coap.Block1, coap.Block2, coap.ProxyURI, coap.ProxyScheme, coap.NoResponse:
+		return true
+	}
+	return false
+}
+
+// checkRequestOption refuses what RFC 7252 §5.7.1 tells a proxy to: an Unsafe
+// option that it does not know, and, as §5.4.3 and §5.4.5 say, a critical one
+// that it would act upon with a length out of range or a second time.
+func checkRequestOption(before coap.Options, number uint16, value []byte) *refusal {
+	if !coap.Unsafe(number) {
+		return nil
+	}
+	if !understood(number) {
+		return refuse(coap.BadOption, "option "+coap.OptionName(number)+" is not supported and not safe to forward")
+	}
+	if !coap.Critical(number) {
+		return nil
+	}
+	d, _ := coap.Define(number)
+	if len(value) < d.Min || len(value) > d.Max {
+		return refuse(coap.BadOption, "option "+d.Name+" has a length out of range")
+	}
+	if number == coap.URIHost && !utf8.Valid(value) {
+		return refuse(coap.BadOption, "option Uri-Host is not text")
+	}
+	if n := len(before); n > 0 && before[n-1].Number == number && !d.Repeatable {
+		return refuse(coap.BadOption, "option "+d.Name+" stands twice")
+	}
+	return nil
+}
+
+// checkResponse reads a response's options: it reports whether it has an
+// Observe option, and false if it has an Unsafe one that is not known, which
+// §5.7.1 answers with 5.02.
+func checkResponse(body []byte) (observe, sealed, ok bool) {
+	w := coap.Walk(body)
+	for w.Next() {
+		switch {
+		case w.Number == coap.Observe:
+			observe = true
+		case w.Number == coap.OSCORE:
+			sealed = true
+		case coap.Unsafe(w.Number) && !understood(w.Number):
+			return observe, sealed, false
+		}
+	}
+	return observe, sealed, true
+}
+
+// nameInHopLimit puts this proxy's name before those in the diagnostic payload
+// of a 5.08 (RFC 8768 §4).
+func nameInHopLimit(body []byte, identity string) []byte {
+	opts, payload, err := coap.Split(body)
+	if err != nil {
+		return body
+	}
+	names := []byte(identity)
+	if len(payload) > 0 {
+		names = append(append(names, ' '), payload...)
+	}
+	return coap.AppendBody(nil, opts, names)
+}
+
+func equalFold(b []byte, s string) bool {
+	if len(b) != len(s) {
+		return false
+	}
+	for i, c := range b {
+		if c|0x20 != s[i] {
+			return false
+		}
+	}
+	return true
+}

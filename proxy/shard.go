@@ -1,0 +1,300 @@
+package proxy
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/oscorelay/oscorelay/internal/coap"
+	"github.com/oscorelay/oscorelay/internal/coap/message"
+)
+
+// shard is a listening socket, its upstream sockets and its table of exchanges,
+// under one lock.
+type shard struct {
+	p *Proxy
+
+	mu        sync.Mutex
+	front     *leg
+	legs      []*leg                  // front, then upstream
+	shared    int                     // the upstream leg in use among those shared, in legs
+	own       map[netip.AddrPort]*leg // upstream legs by client
+	dirty     []*leg
+	waiting   list.List // *exchange, oldest first
+	perPeer   map[netip.AddrPort]int
+	relations int
+	names     map[string]resolved
+	resolving int
+	draining  bool
+	closed    bool
+	wg        sync.WaitGroup
+}
+
+// request passes a request on, or refuses it.
+func (sh *shard) request(now time.Time, g *leg, ev event) {
+	c := &sh.p.counters
+	var back *target
+	if g != sh.front {
+		_, known := g.hops[ev.Peer]
+		if !known {
+			c.refused.Add(1)
+			g.messages().Refuse(ev, coap.ProxyingNotSupported, refuse(0, "no client is known by this address").body())
+			return
+		}
+		t := newTarget(g.client.Addr().String(), g.client.Port())
+		back = &t
+	}
+	p, bad := sh.p.rules.plan(ev.Message.Body, back)
+	if bad != nil {
+		c.refused.Add(1)
+		g.messages().Refuse(ev, bad.code, bad.body())
+		return
+	}
+	if sh.draining || sh.perPeer[ev.Peer] >= sh.p.cfg.PeerExchanges || p.observe && sh.relations >= sh.p.cfg.MaxRelations {
+		c.shed.Add(1)
+		g.messages().Refuse(ev, coap.ServiceUnavailable, refuse(0, "overloaded").body())
+		return
+	}
+	in, err := g.messages().AcceptRequest(now, ev)
+	if err != nil {
+		c.shed.Add(1)
+		return
+	}
+	code := ev.Message.Code
+	if p.target.addr.IsValid() {
+		sh.forward(now, g, in, code, p, p.target.addr)
+		return
+	}
+	sh.resolve(now, p.target.host, func(now time.Time, addr netip.Addr, bad *refusal) {
+		if bad != nil {
+			c.badGateway.Add(1)
+			sh.answer(now, g, in, bad)
+			return
+		}
+		sh.forward(now, g, in, code, p, addr)
+	})
+}
+
+// forward sends an accepted request to its next hop.
+func (sh *shard) forward(now time.Time, from *leg, in *incoming, code coap.Code, p plan, addr netip.Addr) {
+	next := netip.AddrPortFrom(addr.Unmap(), p.target.port)
+	if bad := sh.p.permitted(&p, next); bad != nil {
+		sh.p.counters.refused.Add(1)
+		sh.answer(now, from, in, bad)
+		return
+	}
+	ex := &exchange{from: from, client: clientKey{in.Peer(), string(in.Token())}, next: next}
+	old := from.byClient[ex.client]
+	if old != nil && p.observe && old.next == next {
+		// RFC 7641 §3.3.1, §3.6: the same token renews or ends the observation,
+		// and so must the token toward the server.
+		sh.settle(old)
+		old.to.messages().Forget(now, old.out)
+		old.out = nil
+		ex = old
+	} else if old != nil {
+		sh.end(now, old) // the client has used its token for something else
+	}
+	ex.in, ex.observe, ex.silent = in, p.observe, p.silent
+	typ := coap.NonConfirmable
+	if in.Confirmable() {
+		typ = coap.Confirmable
+	}
+	if err := sh.launch(now, ex, coap.Datagram{Type: typ, Code: code, Body: p.body}); err != nil {
+		sh.p.counters.shed.Add(1)
+		if ex == old {
+			sh.end(now, ex)
+		}
+		sh.answer(now, from, in, refuse(coap.ServiceUnavailable, "overloaded"))
+		return
+	}
+	sh.p.counters.requests.Add(1)
+	sh.wait(now, ex)
+	if ex.observe {
+		from.byClient[ex.client] = ex
+	}
+}
+
+// launch sends an exchange's request from a leg that has a message ID for it.
+func (sh *shard) launch(now time.Time, ex *exchange, d coap.Datagram) error {
+	for range max(len(sh.legs), 2) {
+		g, err := ex.to, error(nil)
+		if g == nil {
+			if g, err = sh.toward(now, ex); err != nil {
+				return err
+			}
+		}
+		token := ex.token
+		if token == "" {
+			token = g.newToken()
+		}
+		d.Token = []byte(token)
+		ex.out, err = g.messages().Send(now, ex.next, d, ex)
+		if err == nil {
+			ex.to, ex.token = g, token
+			g.byToken[token] = ex
+			if g.client.IsValid() {
+				g.used = now
+				if _, known := g.hops[ex.next]; !known && len(g.hops) < 16 {
+					g.hops[ex.next] = false
+				}
+			}
+			return nil
+		}
+		if !errors.Is(err, message.ErrNoMessageID) || ex.to != nil || g == sh.front || sh.p.cfg.PerClient {
+			return err
+		}
+		if err := sh.nextShared(); err != nil {
+			return err
+		}
+	}
+	return message.ErrNoMessageID
+}
+
+// toward returns the leg that a request leaves by.
+func (sh *shard) toward(now time.Time, ex *exchange) (*leg, error) {
+	if ex.from != sh.front {
+		return sh.front, nil
+	}
+	if sh.p.cfg.PerClient {
+		return sh.ownLeg(now, ex.client.peer)
+	}
+	return sh.legs[sh.shared], nil
+}
+
+// response passes a response back to the client that asked.
+func (sh *shard) response(now time.Time, g *leg, ev event) {
+	c := &sh.p.counters
+	ex := g.byToken[string(ev.Message.Token)]
+	piggybacked := ev.Message.Type == coap.Acknowledgement
+	if ex == nil || ex.next != ev.Peer || piggybacked && ev.Sent != ex.out {
+		// RFC 7252 §4.2, §4.3, RFC 7641 §3.6: an unknown one is reset, which
+		// ends the observation that it may belong to.
+		c.unmatched.Add(1)
+		g.messages().Reject(ev)
+		return
+	}
+	if err := g.messages().AcceptResponse(now, ev); err != nil {
+		return
+	}
+	g.messages().Forget(now, ex.out)
+	ex.out = nil
+	code, body := ev.Message.Code, ev.Message.Body
+	notifies, sealed, ok := checkResponse(body)
+	if !ok {
+		c.badGateway.Add(1)
+		sh.fail(now, ex, refuse(coap.BadGateway, "the server's answer has an option that is not safe to forward"))
+		return
+	}
+	if g.client.IsValid() && (sealed || code.IsSuccess()) {
+		g.hops[ex.next] = true
+	}
+	if code == coap.HopLimitReached {
+		body = nameInHopLimit(body, sh.p.cfg.Identity)
+	}
+	c.responses.Add(1)
+	typ := ev.Message.Type
+	if piggybacked {
+		typ = coap.Confirmable
+		if ex.in != nil {
+			typ = replyType(ex.in)
+		}
+	}
+	in := ex.in
+	sh.settle(ex)
+	ex.in = nil
+	switch {
+	case !notifies || !ex.observe || !code.IsSuccess():
+		sh.end(now, ex)
+	case !ex.relation:
+		ex.relation = true
+		sh.relations++
+	}
+	if in != nil {
+		_, _ = ex.from.messages().Respond(now, in, typ, code, body, notification{ex})
+		return
+	}
+	d := coap.Datagram{Type: typ, Code: code, Token: []byte(ex.client.token), Body: body}
+	if _, err := ex.from.messages().Send(now, ex.client.peer, d, notification{ex}); err != nil {
+		c.shed.Add(1)
+	}
+}
+
+// failed handles a message of this proxy that was reset or given up.
+func (sh *shard) failed(now time.Time, ev event) {
+	switch tag := ev.Sent.Tag.(type) {
+	case notification: // RFC 7641 §3.6, §4.5: the client wants no more of them
+		sh.end(now, tag.exchange)
+	case *exchange:
+		if tag.out != ev.Sent {
+			return
+		}
+		if ev.Kind == message.Reset {
+			sh.p.counters.badGateway.Add(1)
+			sh.fail(now, tag, refuse(coap.BadGateway, "the server reset the request"))
+			return
+		}
+		sh.p.counters.timeouts.Add(1)
+		sh.fail(now, tag, refuse(coap.GatewayTimeout, "the server does not answer"))
+	}
+}
+
+// tick does what time has made due.
+func (sh *shard) tick(now time.Time) {
+	for _, g := range sh.legs {
+		if at, ok := g.layer.Next(); ok && !at.After(now) || now.Sub(sh.p.swept) > time.Second {
+			g.messages().Advance(now, func(ev event) { sh.failed(now, ev) })
+		}
+	}
+	for e := sh.waiting.Front(); e != nil; e = sh.waiting.Front() {
+		ex := e.Value.(*exchange)
+		if ex.deadline.After(now) {
+			break
+		}
+		if !ex.silent {
+			sh.p.counters.timeouts.Add(1)
+		}
+		sh.fail(now, ex, refuse(coap.GatewayTimeout, "the server does not answer"))
+	}
+}
+
+// run ticks until the shard is closed.
+func (sh *shard) run(ctx context.Context) {
+	t := time.NewTicker(50 * time.Millisecond)
+	defer t.Stop()
+	var out []packet
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-t.C:
+			sh.mu.Lock()
+			sh.tick(now)
+			if now.Sub(sh.p.swept) > time.Second {
+				sh.p.swept = now
+			}
+			out = sh.output(out[:0])
+			sh.mu.Unlock()
+			transmit(out)
+		}
+	}
+}
+
+// open starts an upstream leg.
+func (sh *shard) open() (*leg, error) {
+	if sh.closed {
+		return nil, net.ErrClosed
+	}
+	conn, err := net.ListenUDP("udp", nil)
+	if err != nil {
+		return nil, err
+	}
+	g := sh.newLeg(conn, sh.p.cfg.ServerNStart)
+	sh.legs = append(sh.legs, g)
+	sh.wg.Go(g.read)
+	return g, nil
+}
