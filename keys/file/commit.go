@@ -120,7 +120,7 @@ func (st *Store) write(records []byte, block uint64) error {
 	frame = append(frame, records...)
 	endFrame(frame, 0)
 	st.mu.Unlock()
-	err, fatal := st.allow(st.s.frames+1, block), false
+	err, fatal := st.a.Allow(st.fsys, st.anchorName(), st.s.frames+1, block), false
 	if err == nil {
 		err, fatal = st.append(frame)
 	}
@@ -136,23 +136,6 @@ func (st *Store) write(records []byte, block uint64) error {
 		return err
 	}
 	return fmt.Errorf("keys/file: %w", err)
-}
-
-// allow makes the anchor allow for a frame.
-func (st *Store) allow(frame, block uint64) error {
-	if frame <= st.a.Frames && block <= st.a.Block {
-		return nil
-	}
-	a := st.a
-	if frame > a.Frames {
-		a.Frames = frame - 1 + ahead
-	}
-	a.Block = max(a.Block, block)
-	if err := a.write(st.fsys, st.anchorName()); err != nil {
-		return err
-	}
-	st.a = a
-	return nil
 }
 
 // append writes and flushes a frame. After an error that is not fatal the file

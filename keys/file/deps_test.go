@@ -9,7 +9,7 @@ import (
 )
 
 func TestImports(t *testing.T) {
-	floors.Imports(t, "std", "./keys", "./keys/internal/disk", "./oscore")
+	floors.Imports(t, "std", "./keys", "./keys/internal/anchor", "./keys/internal/disk", "./keys/internal/record", "./keys/internal/vault", "./oscore")
 	floors.Never(t, "net", "log", "database/sql")
 }
 

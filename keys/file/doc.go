@@ -57,10 +57,11 @@
 //	state.go    what the records say
 //	record.go   records
 //	frame.go    frames, torn and damaged ones
-//	anchor.go   the anchor
-//	ledger.go   what was declared new
 //	entries.go  the key file
 //	view.go     reading without opening
+//
+// Beside it, for keys/bolt as well: keys/internal/anchor, keys/internal/vault (the
+// root key and sealed entries), keys/internal/record.
 //
 // Limits: one process at a time; all of the state is held in memory, about 100
 // bytes a context; the key file is written as a whole with each change.

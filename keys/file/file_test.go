@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/oscorelay/oscorelay/keys"
+	"github.com/oscorelay/oscorelay/keys/internal/anchor"
 	"github.com/oscorelay/oscorelay/keys/internal/disk"
 	"github.com/oscorelay/oscorelay/keys/internal/disk/disktest"
 	"github.com/oscorelay/oscorelay/oscore"
@@ -314,7 +315,7 @@ func TestUnknownHistoryTaints(t *testing.T) {
 		m := prepare(t)
 		st := mustOpen(t, m)
 		old, _ := m.ReadFile("/store/state")
-		for range 2*ahead + 1 {
+		for range 2*anchor.Ahead + 1 {
 			reserve(t, st, "a", 64)
 		}
 		m = m.Kill()
@@ -322,7 +323,7 @@ func TestUnknownHistoryTaints(t *testing.T) {
 		wantTaint(t, m, dir, opts, "an old state was restored")
 	})
 	t.Run("this run's state after a crash, a moment ago", func(t *testing.T) {
-		for crash := 1; crash < ahead+4; crash++ {
+		for crash := 1; crash < anchor.Ahead+4; crash++ {
 			m := prepare(t)
 			st := mustOpen(t, m)
 			for range crash {
@@ -330,7 +331,7 @@ func TestUnknownHistoryTaints(t *testing.T) {
 			}
 			old, _ := m.ReadFile("/store/state")
 			var top uint64
-			for range ahead - 1 {
+			for range anchor.Ahead - 1 {
 				_, top = reserve(t, st, "a", keys.MaxBlock)
 			}
 			m = m.Kill()
@@ -385,7 +386,7 @@ func TestNewIsSaidOnce(t *testing.T) {
 		mustClose(t, st)
 	})
 	t.Run("a ledger cut short", func(t *testing.T) {
-		name := filepath.Join(opts.AnchorDir, ledgerName)
+		name := filepath.Join(opts.AnchorDir, anchor.LedgerName)
 		b, err := m.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+
+	"github.com/oscorelay/oscorelay/keys/internal/anchor"
 )
 
 // A state file is a header and frames:
@@ -24,7 +26,7 @@ var (
 	castagnoli = crc32.MakeTable(crc32.Castagnoli)
 )
 
-func appendHeader(dst []byte, store uuid) []byte {
+func appendHeader(dst []byte, store anchor.UUID) []byte {
 	at := len(dst)
 	dst = append(dst, stateMagic...)
 	dst = append(dst, store[:]...)
@@ -81,7 +83,7 @@ func (e *damage) Error() string {
 
 // parseState calls apply for each frame of a state file. It returns the store,
 // and how long the valid part is: what comes after it is a frame cut short.
-func parseState(name string, b []byte, apply func(number uint64, records []byte) error) (store uuid, valid int, err error) {
+func parseState(name string, b []byte, apply func(number uint64, records []byte) error) (store anchor.UUID, valid int, err error) {
 	if len(b) < headerLen {
 		return store, 0, &damage{name, len(b), "the header is cut short"}
 	}

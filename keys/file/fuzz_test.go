@@ -5,13 +5,14 @@ import (
 	"testing"
 
 	"github.com/oscorelay/oscorelay/keys"
+	"github.com/oscorelay/oscorelay/keys/internal/anchor"
 	"github.com/oscorelay/oscorelay/keys/internal/disk/disktest"
 	"github.com/oscorelay/oscorelay/oscore"
 )
 
 // stateSeed is a state with a record of each kind.
 func stateSeed() []byte {
-	s := newState(uuid{1})
+	s := newState(anchor.UUID{1})
 	s.epoch = 3
 	id, other := keys.Identity{1}, keys.Identity{2}
 	s.reasons[1] = "because"
@@ -54,7 +55,7 @@ func FuzzState(f *testing.F) {
 func FuzzRecords(f *testing.F) {
 	f.Add(stateSeed()[headerLen+frameHead:])
 	f.Fuzz(func(t *testing.T, records []byte) {
-		b := beginFrame(appendHeader(nil, uuid{1}), 1)
+		b := beginFrame(appendHeader(nil, anchor.UUID{1}), 1)
 		b = append(b, records...)
 		endFrame(b, headerLen)
 		s, _, err := readState("state", b)
@@ -93,15 +94,15 @@ func FuzzFiles(f *testing.F) {
 		}
 		return b
 	}
-	anchor := anchorName(opts.AnchorDir, st.s.store)
-	f.Add(read("/store/keys"), read("/store/state"), read(anchor))
+	name := anchor.Name(opts.AnchorDir, st.s.store)
+	f.Add(read("/store/keys"), read("/store/state"), read(name))
 	root := read("/store/root.key")
 	f.Fuzz(func(t *testing.T, k, s, a []byte) {
 		m := disktest.New()
 		m.WriteFile("/store/root.key", root)
 		m.WriteFile("/store/keys", k)
 		m.WriteFile("/store/state", s)
-		m.WriteFile(anchor, a)
+		m.WriteFile(name, a)
 		if _, err := readView(m, dir, opts); err != nil {
 			return
 		}

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/oscorelay/oscorelay/keys"
+	"github.com/oscorelay/oscorelay/keys/internal/anchor"
 	"github.com/oscorelay/oscorelay/keys/internal/disk"
 	"github.com/oscorelay/oscorelay/oscore"
 )
@@ -123,9 +124,9 @@ func (st *Store) claim(entries []keys.Entry) error {
 			ids, names = append(ids, id), append(names, entries[i].Name)
 		}
 	}
-	taken, err := claim(st.fsys, st.opts.AnchorDir, st.s.store, st.dir, ids)
+	taken, err := anchor.Claim(st.fsys, st.opts.AnchorDir, st.s.store, st.dir, ids)
 	if err != nil {
-		return err
+		return fmt.Errorf("keys/file: %w", err)
 	}
 	for i, id := range ids {
 		if where, ok := taken[id]; ok {

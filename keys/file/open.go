@@ -5,13 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
 
 	"github.com/oscorelay/oscorelay/keys"
+	"github.com/oscorelay/oscorelay/keys/internal/anchor"
 	"github.com/oscorelay/oscorelay/keys/internal/disk"
+	"github.com/oscorelay/oscorelay/keys/internal/vault"
 	"github.com/oscorelay/oscorelay/oscore"
 )
 
@@ -45,7 +46,7 @@ type Store struct {
 	f       disk.File
 	size    int // of the state file
 	lean    int // its size after the last compaction
-	a       anchor
+	a       anchor.Anchor
 	err     error // sticky: the disk's content is not known, or the store is closed
 	saved   map[keys.Identity]bool
 	waiting *batch // takes in records while another batch is written
@@ -104,11 +105,10 @@ func open(fsys disk.FS, dir string, o Options) (_ *Store, err error) {
 
 func (o Options) withDefaults(dir string) (Options, error) {
 	if o.AnchorDir == "" {
-		config, err := os.UserConfigDir()
-		if err != nil {
+		var err error
+		if o.AnchorDir, err = anchor.DefaultDir(); err != nil {
 			return o, fmt.Errorf("keys/file: no place for the anchor (%w): name a directory that lasts and is not copied with %s", err, dir)
 		}
-		o.AnchorDir = filepath.Join(config, "oscorelay", "anchors")
 	}
 	if o.RootKey == "" {
 		o.RootKey = filepath.Join(dir, "root.key")
@@ -118,17 +118,13 @@ func (o Options) withDefaults(dir string) (Options, error) {
 
 func (st *Store) keysName() string   { return filepath.Join(st.dir, "keys") }
 func (st *Store) stateName() string  { return filepath.Join(st.dir, "state") }
-func (st *Store) anchorName() string { return anchorName(st.opts.AnchorDir, st.s.store) }
+func (st *Store) anchorName() string { return anchor.Name(st.opts.AnchorDir, st.s.store) }
 
 // lock takes a lock and keeps it until Close.
 func (st *Store) lock(name, what string) error {
-	unlock, err := st.fsys.Lock(name)
-	var other *disk.LockedError
-	switch {
-	case errors.As(err, &other) && other.PID > 0:
-		return fmt.Errorf("keys/file: the %s is in use by process %d: two must not share its sequence numbers; stop that one first (%w)", what, other.PID, err)
-	case err != nil:
-		return fmt.Errorf("keys/file: the %s is in use: %w", what, err)
+	unlock, err := anchor.Lock(st.fsys, name, what)
+	if err != nil {
+		return fmt.Errorf("keys/file: %w", err)
 	}
 	st.unlocks = append(st.unlocks, unlock)
 	return nil
@@ -148,8 +144,11 @@ func (st *Store) loadEntries() error {
 	if err != nil && !missing {
 		return fmt.Errorf("keys/file: %w", err)
 	}
-	if st.root, err = readRootKey(st.fsys, st.opts.RootKey, missing); err != nil || missing {
-		return err
+	if st.root, err = vault.RootKey(st.fsys, st.opts.RootKey, missing); err != nil {
+		return fmt.Errorf("keys/file: %w", err)
+	}
+	if missing {
+		return nil
 	}
 	st.entries, err = decodeEntries(st.keysName(), st.root, b)
 	return err
@@ -161,7 +160,7 @@ func (st *Store) loadState() error {
 	b, err := st.fsys.ReadFile(st.stateName())
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		st.s = newState(newUUID())
+		st.s = newState(anchor.NewUUID())
 		if len(st.entries) > 0 {
 			st.taint = "the key file was there without its state file"
 		}
@@ -175,26 +174,24 @@ func (st *Store) loadState() error {
 	if err := st.lock(st.anchorName()+".lock", "store that "+st.dir+" is a copy of"); err != nil {
 		return err
 	}
-	a, err := readAnchor(st.fsys, st.anchorName())
+	a, err := anchor.Read(st.fsys, st.anchorName())
 	if err != nil {
-		return err
+		return fmt.Errorf("keys/file: %w", err)
 	}
-	reason, skip, windows := a.verdict(st.s, st.dir, st.fsys.Inode(st.dir), machineID(st.fsys))
+	reason, skip, windows := a.Verdict(st.s.at(), anchor.Here(st.fsys, st.dir))
 	if reason != "" {
 		st.taint = reason
 		last := len(st.unlocks) - 1
 		_ = st.unlocks[last]() // the line that this is no part of may go on
 		st.unlocks = st.unlocks[:last]
-		st.s.store = newUUID()
+		st.s.store = anchor.NewUUID()
 		return st.newLine()
 	}
 	if !windows {
 		clear(st.s.windows)
 	}
 	st.a = *a
-	if a.Begins != 0 && st.s.epoch == a.Begins {
-		st.a.Epoch, st.a.Frames, st.a.Closed = st.s.epoch, st.s.frames, true
-	}
+	st.a.Resume(st.s.at())
 	return st.startEpoch(skip)
 }
 
@@ -210,9 +207,7 @@ func (st *Store) newLine() error {
 		}
 	}
 	clear(st.s.windows)
-	st.a = anchor{
-		Store: st.s.store.String(), Epoch: st.s.epoch, Frames: st.s.frames, Closed: true,
-	}
+	st.a = anchor.NewLine(st.s.at())
 	return st.startEpoch(0)
 }
 
@@ -245,10 +240,8 @@ func (st *Store) taintAll() error {
 func (st *Store) startEpoch(skip uint64) error {
 	windows := st.s.windows
 	epoch := st.s.epoch + 1
-	st.a.Begins = epoch
-	st.a.Directory, st.a.Inode, st.a.Machine = st.dir, st.fsys.Inode(st.dir), machineID(st.fsys)
-	if err := st.a.write(st.fsys, st.anchorName()); err != nil {
-		return err
+	if err := st.a.Begin(st.fsys, st.anchorName(), epoch, anchor.Here(st.fsys, st.dir)); err != nil {
+		return fmt.Errorf("keys/file: %w", err)
 	}
 	st.s.windows = map[keys.Identity]oscore.WindowState{}
 	st.s.beginEpoch(epoch, skip)
@@ -264,11 +257,8 @@ func (st *Store) startEpoch(skip uint64) error {
 
 // begin lets the epoch's first number go: the anchor leaves the one before.
 func (st *Store) begin() error {
-	st.a.Epoch, st.a.Begins = st.s.epoch, 0
-	st.a.Closed, st.a.Block = false, keys.MaxBlock/16
-	st.a.Frames = st.s.frames + ahead
-	if err := st.a.write(st.fsys, st.anchorName()); err != nil {
-		return err
+	if err := st.a.Begun(st.fsys, st.anchorName(), st.s.at()); err != nil {
+		return fmt.Errorf("keys/file: %w", err)
 	}
 	f, err := st.fsys.Append(st.stateName())
 	if err != nil {
@@ -341,6 +331,8 @@ func (st *Store) handOver() error {
 			return err
 		}
 	}
-	st.a.Frames, st.a.Closed = st.s.frames, true
-	return st.a.write(st.fsys, st.anchorName())
+	if err := st.a.Close(st.fsys, st.anchorName(), st.s.at()); err != nil {
+		return fmt.Errorf("keys/file: %w", err)
+	}
+	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/oscorelay/oscorelay/keys"
+	"github.com/oscorelay/oscorelay/keys/internal/record"
 	"github.com/oscorelay/oscorelay/oscore"
 )
 
@@ -61,83 +62,48 @@ func appendDerived(dst []byte, base keys.Identity, d derived) []byte {
 }
 
 func appendWindow(dst []byte, id keys.Identity, w oscore.WindowState) []byte {
-	dst = append(append(dst, recWindow), id[:]...)
-	dst = binary.BigEndian.AppendUint16(dst, uint16(w.Size))
-	dst = binary.BigEndian.AppendUint64(dst, w.Floor)
-	dst = binary.BigEndian.AppendUint64(dst, w.Next)
-	for _, word := range w.Bits {
-		dst = binary.BigEndian.AppendUint64(dst, word)
-	}
-	return dst
+	return record.AppendWindow(append(append(dst, recWindow), id[:]...), w)
 }
 
 func appendTaken(dst []byte, id keys.Identity) []byte {
 	return append(append(dst, recTaken), id[:]...)
 }
 
-// fields takes a record apart; after an overrun all it returns is zero.
-type fields struct {
-	b    []byte
-	over bool
-}
-
-func (f *fields) take(n int) []byte {
-	if n > len(f.b) {
-		f.b, f.over = nil, true
-		return make([]byte, n)
-	}
-	out := f.b[:n]
-	f.b = f.b[n:]
-	return out
-}
-
-func (f *fields) id() keys.Identity { return keys.Identity(f.take(16)) }
-func (f *fields) byte() uint8       { return f.take(1)[0] }
-func (f *fields) u16() int          { return int(binary.BigEndian.Uint16(f.take(2))) }
-func (f *fields) u64() uint64       { return binary.BigEndian.Uint64(f.take(8)) }
-
 // apply takes the records of a frame into the state.
 func (s *state) apply(records []byte) error {
-	f := fields{b: records}
-	for len(f.b) > 0 {
-		switch f.byte() {
+	f := record.Fields{B: records}
+	for len(f.B) > 0 {
+		switch f.Byte() {
 		case recEpoch:
-			s.beginEpoch(f.u64(), f.u64())
+			s.beginEpoch(f.U64(), f.U64())
 		case recNumbers:
-			id, next := f.id(), f.u64()
+			id, next := f.ID(), f.U64()
 			if next > oscore.MaxSequence+1 {
 				return errors.New("a sequence number above 2^40")
 			}
 			s.ids[id] = history{next: max(next, s.ids[id].next)}
 		case recForget:
-			id := f.id()
+			id := f.ID()
 			delete(s.ids, id)
 			delete(s.derived, id)
 		case recReason:
-			n := f.byte()
-			s.reasons[n] = string(f.take(f.u16()))
+			n := f.Byte()
+			s.reasons[n] = string(f.Take(f.U16()))
 		case recTaint:
-			id := f.id()
-			s.ids[id] = history{next: s.ids[id].next, taint: f.byte()}
+			id := f.ID()
+			s.ids[id] = history{next: s.ids[id].next, taint: f.Byte()}
 		case recDerived:
-			base, id := f.id(), f.id()
-			s.derived[base] = derived{id, append([]byte{}, f.take(int(f.byte()))...)}
+			base, id := f.ID(), f.ID()
+			s.derived[base] = derived{id, append([]byte{}, f.Take(int(f.Byte()))...)}
 		case recWindow:
-			id := f.id()
-			w := oscore.WindowState{Size: f.u16(), Floor: f.u64(), Next: f.u64()}
-			for range (w.Size + 63) / 64 {
-				if f.over {
-					break
-				}
-				w.Bits = append(w.Bits, f.u64())
-			}
-			s.windows[id] = w
+			id := f.ID()
+			s.windows[id] = f.Window()
 		case recTaken:
-			delete(s.windows, f.id())
+			delete(s.windows, f.ID())
 		default:
 			return errRecord
 		}
-		if f.over {
+		if f.Over {
 			return errors.New("a record longer than its frame")
 		}
 	}

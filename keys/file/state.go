@@ -6,18 +6,24 @@ import (
 	"slices"
 
 	"github.com/oscorelay/oscorelay/keys"
+	"github.com/oscorelay/oscorelay/keys/internal/anchor"
 	"github.com/oscorelay/oscorelay/oscore"
 )
 
 // state is what a state file says.
 type state struct {
-	store   uuid
+	store   anchor.UUID
 	epoch   uint64
 	frames  uint64 // number of the last frame
 	ids     map[keys.Identity]history
 	reasons map[uint8]string
 	derived map[keys.Identity]derived // by the identity configured
 	windows map[keys.Identity]oscore.WindowState
+}
+
+// at returns where the state has got to.
+func (s *state) at() anchor.State {
+	return anchor.State{Store: s.store, Epoch: s.epoch, Frames: s.frames}
 }
 
 // history is what is known of an identity.
@@ -31,7 +37,7 @@ type derived struct {
 	idContext []byte
 }
 
-func newState(store uuid) *state {
+func newState(store anchor.UUID) *state {
 	return &state{
 		store: store, ids: map[keys.Identity]history{}, reasons: map[uint8]string{},
 		derived: map[keys.Identity]derived{}, windows: map[keys.Identity]oscore.WindowState{},
@@ -104,7 +110,7 @@ func (s *state) encode(number uint64, keep func(keys.Identity) bool) []byte {
 
 // readState reads a state file; valid is the length without a frame cut short.
 func readState(name string, b []byte) (s *state, valid int, err error) {
-	s = newState(uuid{})
+	s = newState(anchor.UUID{})
 	s.store, valid, err = parseState(name, b, func(number uint64, records []byte) error {
 		s.frames = number
 		return s.apply(records)

@@ -7,7 +7,9 @@ import (
 	"path/filepath"
 
 	"github.com/oscorelay/oscorelay/keys"
+	"github.com/oscorelay/oscorelay/keys/internal/anchor"
 	"github.com/oscorelay/oscorelay/keys/internal/disk"
+	"github.com/oscorelay/oscorelay/keys/internal/vault"
 )
 
 // View is what a directory holds, read without opening it: no lock, no new
@@ -45,14 +47,14 @@ func readView(fsys disk.FS, dir string, o Options) (*View, error) {
 	case err != nil:
 		return nil, fmt.Errorf("keys/file: %w", err)
 	default:
-		if st.root, err = readRootKey(fsys, st.opts.RootKey, false); err != nil {
-			return nil, err
+		if st.root, err = vault.RootKey(fsys, st.opts.RootKey, false); err != nil {
+			return nil, fmt.Errorf("keys/file: %w", err)
 		}
 		if st.entries, err = decodeEntries(st.keysName(), st.root, b); err != nil {
 			return nil, err
 		}
 	}
-	st.s = newState(uuid{})
+	st.s = newState(anchor.UUID{})
 	b, err = fsys.ReadFile(st.stateName())
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

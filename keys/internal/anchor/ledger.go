@@ -1,4 +1,4 @@
-package file
+package anchor
 
 import (
 	"bytes"
@@ -21,13 +21,19 @@ import (
 // It has a line for each identity: the identity, the store, the directory. The
 // first line of an identity counts, so that of two processes that write at once
 // one loses.
-const ledgerName = "declared-new"
 
-// claim writes identities into the ledger. It returns those that another store
+// LedgerName is its file beside the anchors.
+const LedgerName = "declared-new"
+
+// Claim writes identities into the ledger. It returns those that another store
 // claimed before, with its directory.
-func claim(fsys disk.FS, anchors string, store uuid, dir string, ids []keys.Identity) (taken map[keys.Identity]string, err error) {
-	name := filepath.Join(anchors, ledgerName)
-	owners, err := readLedger(fsys, name)
+func Claim(fsys disk.FS, anchors string, store UUID, dir string, ids []keys.Identity) (taken map[keys.Identity]string, err error) {
+	name := filepath.Join(anchors, LedgerName)
+	want := make(map[keys.Identity]bool, len(ids))
+	for _, id := range ids {
+		want[id] = true
+	}
+	owners, err := readLedger(fsys, name, want)
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +54,7 @@ func claim(fsys disk.FS, anchors string, store uuid, dir string, ids []keys.Iden
 	if err := appendLedger(fsys, name, lines.String()); err != nil {
 		return nil, err
 	}
-	if owners, err = readLedger(fsys, name); err != nil {
+	if owners, err = readLedger(fsys, name, want); err != nil {
 		return nil, err
 	}
 	return claimedBefore(owners, store, ids), nil
@@ -56,7 +62,7 @@ func claim(fsys disk.FS, anchors string, store uuid, dir string, ids []keys.Iden
 
 // claimedBefore returns those of the identities that another store has, with
 // its directory.
-func claimedBefore(owners map[keys.Identity]string, store uuid, ids []keys.Identity) map[keys.Identity]string {
+func claimedBefore(owners map[keys.Identity]string, store UUID, ids []keys.Identity) map[keys.Identity]string {
 	taken := map[keys.Identity]string{}
 	for _, id := range ids {
 		if line, ok := owners[id]; ok {
@@ -68,26 +74,26 @@ func claimedBefore(owners map[keys.Identity]string, store uuid, ids []keys.Ident
 	return taken
 }
 
-// readLedger returns what the first line of each identity says after it. Lines
+// readLedger returns what the first line of each identity wanted says after it. Lines
 // that are not of its form were cut short and count for nothing.
-func readLedger(fsys disk.FS, name string) (map[keys.Identity]string, error) {
+func readLedger(fsys disk.FS, name string, want map[keys.Identity]bool) (map[keys.Identity]string, error) {
 	b, err := fsys.ReadFile(name)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("keys/file: %w", err)
+		return nil, fmt.Errorf("ledger: %w", err)
 	}
 	owners := map[keys.Identity]string{}
 	for line := range bytes.Lines(b) {
-		text, whole := strings.CutSuffix(string(line), "\n")
-		fields := strings.SplitN(text, " ", 3)
-		if !whole || len(fields) != 3 || len(fields[1]) != 2*len(uuid{}) {
+		text, whole := bytes.CutSuffix(line, []byte{'\n'})
+		fields := bytes.SplitN(text, []byte{' '}, 3)
+		if !whole || len(fields) != 3 || len(fields[0]) != 2*len(keys.Identity{}) || len(fields[1]) != 2*len(UUID{}) {
 			continue
 		}
 		var id keys.Identity
-		if n, err := hex.Decode(id[:], []byte(fields[0])); err != nil || n != len(id) {
+		if _, err := hex.Decode(id[:], fields[0]); err != nil || !want[id] {
 			continue
 		}
 		if _, ok := owners[id]; !ok {
-			owners[id] = fields[1] + " " + fields[2]
+			owners[id] = string(fields[1]) + " " + string(fields[2])
 		}
 	}
 	return owners, nil
@@ -96,7 +102,7 @@ func readLedger(fsys disk.FS, name string) (map[keys.Identity]string, error) {
 func appendLedger(fsys disk.FS, name, lines string) error {
 	f, err := fsys.Append(name)
 	if err != nil {
-		return fmt.Errorf("keys/file: %w", err)
+		return fmt.Errorf("ledger: %w", err)
 	}
 	_, err = f.Write([]byte(lines))
 	if err == nil {
@@ -109,7 +115,7 @@ func appendLedger(fsys disk.FS, name, lines string) error {
 		err = fsys.SyncDir(filepath.Dir(name))
 	}
 	if err != nil {
-		return fmt.Errorf("keys/file: %s: %w", name, err)
+		return fmt.Errorf("%s: %w", name, err)
 	}
 	return nil
 }

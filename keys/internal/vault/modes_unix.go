@@ -1,6 +1,6 @@
 //go:build !windows
 
-package file
+package vault
 
 // checkModes: permission bits mean something here.
 const checkModes = true

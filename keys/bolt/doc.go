@@ -1,0 +1,66 @@
+// Package bolt keeps a daemon's keys, their sequence numbers, its observations and
+// its journal of unsafe requests in one file, on go.etcd.io/bbolt.
+//
+//	DIR/store.db   everything; entries, observed requests and responses sealed
+//	DIR/root.key   the root key, mode 0600; Options.RootKey puts it elsewhere
+//	DIR/lock       held while the store is open
+//	ANCHORS/…      where the store has got to, outside DIR and its backups
+//
+// # Starts
+//
+// Open refuses a store that is missing unless it is told to make one
+// ([Options].Init): keys whose numbers begin at 0 again repeat nonces. What
+// taints, the anchor, the locks and the ledger of what was declared new are those
+// of package keys/file, and its documentation tells about them.
+//
+// Each start is one commit, whatever the number of contexts. The record of a
+// context says from which number on nobody used one, and what the store's offset
+// was then. A start adds [K] to the offset, and what a crash may have lost, so
+// that every context owns K numbers more without a write of its own:
+//
+//	offset when written ──► base ... K K K │ this start's K │
+//	                             └ offset now − offset then ┘
+//
+// A context that asks for more than is left of them has a new record written. A
+// store that has to taint everything counts up its line in the same commit;
+// records of an earlier line are tainted. Windows carry a generation in the same
+// way, which a crash counts up.
+//
+// # Commits
+//
+// Callers that come together share a transaction, with two flushes and now and
+// then one of the anchor. After a failed flush the store refuses everything until
+// it is opened again: what the disk holds then is not known. A full disk spends
+// the numbers asked for, and no more, if the file is seen to be as before.
+//
+// # One process
+//
+// The store is for one process on one machine. So it has no Acquire and Renew
+// with a time to live: Open acquires everything, the locks are the fence, and
+// [Store.Epoch] is its number. Nothing here expires under a process that stalls.
+//
+// # Sealing at rest
+//
+// Entries, data of observations and responses in the journal are sealed with
+// AES-256-GCM under a key that HKDF-SHA-256 derives from the root key and the
+// store's salt, with random nonces (2^32 writes at most), bound to their place.
+// Names, tokens, identities and numbers are in the clear. Whoever can write the
+// file can put an older record back in its place, or leave one out.
+//
+//	open.go       Open, Close, what taints
+//	head.go       the buckets, what holds for all, the record of a context
+//	commit.go     transactions shared by callers, failures
+//	numbers.go    Reserve and what is known
+//	contexts.go   windows, derived contexts
+//	entries.go    entries, bulk import
+//	index.go      what entries may not share
+//	tx.go         Update and View
+//	observe.go    observations
+//	journal.go    unsafe requests
+//	seal.go       sealing
+//
+// Limits: numbers of contexts that were used since the start are held in memory,
+// about 60 bytes each, and so is which windows were taken. The file does not
+// shrink. It cannot be read while a process has it open. A damaged page shows
+// when it is read, and an unreadable disk ends the process (the file is mapped).
+package bolt

@@ -1,0 +1,362 @@
+package bolt
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"runtime"
+	"slices"
+	"sync"
+
+	bbolt "go.etcd.io/bbolt"
+
+	"github.com/oscorelay/oscorelay/keys"
+	"github.com/oscorelay/oscorelay/keys/internal/anchor"
+	"github.com/oscorelay/oscorelay/keys/internal/vault"
+	"github.com/oscorelay/oscorelay/oscore"
+)
+
+// chunk is how many entries one transaction of an import takes.
+const chunk = 50_000
+
+// Put writes entries, in place of those of the same names. A keyring that is
+// open already does not see them.
+//
+// fresh says that their material was never used anywhere. Without it material
+// that the store does not know is tainted; material that it knows keeps its
+// numbers either way. It returns keys.ErrTainted for fresh material that is known
+// to have been used, keys.ErrDuplicate for entries that stand in each other's
+// way, and writes nothing then.
+func (st *Store) Put(ctx context.Context, fresh bool, entries ...keys.Entry) error {
+	return st.Import(ctx, fresh, entries, nil)
+}
+
+// Import is [Store.Put] for many entries: sorted, in transactions of some ten
+// thousand. progress, if there is one, is called with how many of the steps are
+// done. An import that was cut short is complete when it has been run again.
+func (st *Store) Import(ctx context.Context, fresh bool, entries []keys.Entry, progress func(done, of int)) error {
+	st.entriesMu.Lock()
+	defer st.entriesMu.Unlock()
+	p := &progressing{fn: progress, of: 3 * len(entries)}
+	all, err := indexAll(ctx, entries, p)
+	if err != nil {
+		return err
+	}
+	var unknown []keys.Identity
+	var news []string
+	err = st.View(ctx, func(tx *Tx) error {
+		if err := clashes(tx.tx, all); err != nil || !fresh {
+			return err
+		}
+		h, err := decodeHead(tx.tx.Bucket(bucketMeta).Get(keyHead))
+		if err != nil {
+			return err
+		}
+		for i := range all {
+			x := &all[i]
+			if tx.tx.Bucket(bucketNumbers).Get(x.sender[:]) == nil {
+				unknown, news = append(unknown, x.sender), append(news, x.name)
+			} else if _, err := known(tx.tx, &h, x.sender); err != nil {
+				return fmt.Errorf("keys/bolt: entry %q cannot be fresh: %w", x.name, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if err := st.claim(unknown, news); err != nil {
+		return err
+	}
+	// In two passes, each in the order of its keys: what the identities are, and
+	// then the entries. One transaction does both for a few.
+	order := make([]int, len(entries))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortFunc(order, func(a, b int) int { return bytes.Compare(all[a].sender[:], all[b].sender[:]) })
+	first := func(tx *bbolt.Tx, part []int) error { return st.putIdentities(tx, fresh, entries, all, part) }
+	second := func(tx *bbolt.Tx, part []int) error { return st.putEntries(tx, entries, part) }
+	if len(entries) <= chunk {
+		return st.inChunks(ctx, order, p, 2, func(tx *bbolt.Tx, part []int) error {
+			if err := first(tx, part); err != nil {
+				return err
+			}
+			part = slices.Clone(part)
+			slices.SortFunc(part, func(a, b int) int { return bytes.Compare([]byte(entries[a].Name), []byte(entries[b].Name)) })
+			return second(tx, part)
+		})
+	}
+	if err := st.inChunks(ctx, order, p, 1, first); err != nil {
+		return err
+	}
+	slices.SortFunc(order, func(a, b int) int { return bytes.Compare([]byte(entries[a].Name), []byte(entries[b].Name)) })
+	return st.inChunks(ctx, order, p, 1, second)
+}
+
+// progressing tells how far an import has got.
+type progressing struct {
+	fn       func(done, of int)
+	done, of int
+}
+
+func (p *progressing) add(n int) {
+	p.done += n
+	if p.fn != nil {
+		p.fn(p.done, p.of)
+	}
+}
+
+// indexAll checks entries and derives their identities, on all processors.
+func indexAll(ctx context.Context, entries []keys.Entry, p *progressing) ([]indexed, error) {
+	all := make([]indexed, len(entries))
+	for at := 0; at < len(entries); at += chunk {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		part := entries[at:min(at+chunk, len(entries))]
+		errs := make([]error, runtime.GOMAXPROCS(0))
+		var wg sync.WaitGroup
+		for w := range errs {
+			wg.Go(func() {
+				for i := w; i < len(part); i += len(errs) {
+					err := part[i].Check()
+					if err == nil {
+						all[at+i], err = index(&part[i])
+					}
+					if err != nil {
+						errs[w] = err
+						return
+					}
+				}
+			})
+		}
+		wg.Wait()
+		for _, err := range errs {
+			if err != nil {
+				return nil, err
+			}
+		}
+		p.add(len(part))
+	}
+	return all, nil
+}
+
+// inChunks runs do in a transaction for each chunk of what there is.
+func (st *Store) inChunks(ctx context.Context, order []int, p *progressing, steps int, do func(tx *bbolt.Tx, part []int) error) error {
+	for len(order) > 0 {
+		part := order[:min(len(order), chunk)]
+		if err := st.Update(ctx, func(tx *Tx) error { return do(tx.tx, part) }); err != nil {
+			return err
+		}
+		order = order[len(part):]
+		p.add(steps * len(part))
+	}
+	return nil
+}
+
+// claim enters material that is news to the store into the machine's ledger.
+func (st *Store) claim(ids []keys.Identity, names []string) error {
+	taken, err := anchor.Claim(st.fsys, st.opts.AnchorDir, st.store, st.dir, ids)
+	if err != nil {
+		return fmt.Errorf("keys/bolt: %w", err)
+	}
+	for i, id := range ids {
+		if where, ok := taken[id]; ok {
+			return fmt.Errorf("keys/bolt: entry %q cannot be fresh: %w", names[i], &keys.TaintError{
+				Reason: "the same keys were declared new on this machine before, in " + where,
+			})
+		}
+	}
+	return nil
+}
+
+// putIdentities writes the index and, for fresh material that is news, numbers
+// and an open window.
+func (st *Store) putIdentities(tx *bbolt.Tx, fresh bool, entries []keys.Entry, all []indexed, part []int) error {
+	h, err := decodeHead(tx.Bucket(bucketMeta).Get(keyHead))
+	if err != nil {
+		return err
+	}
+	type pair struct{ k, v []byte }
+	var keysOf, windows []pair
+	for _, i := range part {
+		x := &all[i]
+		if err := st.dropIndex(tx, x.name); err != nil {
+			return err
+		}
+		_ = x.each(func(k, v []byte) error {
+			keysOf = append(keysOf, pair{k, v})
+			return nil
+		})
+		if !fresh || tx.Bucket(bucketNumbers).Get(x.sender[:]) != nil {
+			continue
+		}
+		if err := setNumbers(tx, &h, x.sender, 0); err != nil {
+			return err
+		}
+		w := oscore.Fresh(entries[i].Params.WindowSize)
+		s, _ := w.State()
+		windows = append(windows, pair{x.recipient[:], encodeWindow(h.windows, s)})
+	}
+	for _, to := range []struct {
+		bucket []byte
+		pairs  []pair
+	}{{bucketIndex, keysOf}, {bucketWindows, windows}} {
+		slices.SortFunc(to.pairs, func(a, b pair) int { return bytes.Compare(a.k, b.k) })
+		b := tx.Bucket(to.bucket)
+		for _, p := range to.pairs {
+			if err := b.Put(p.k, p.v); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// putEntries seals and writes entries.
+func (st *Store) putEntries(tx *bbolt.Tx, entries []keys.Entry, part []int) error {
+	b := tx.Bucket(bucketEntries)
+	b.FillPercent = 0.9 // they mostly come in order
+	for _, i := range part {
+		plain, err := vault.MarshalEntry(&entries[i])
+		if err != nil {
+			return err
+		}
+		name := []byte(entries[i].Name)
+		err = b.Put(name, st.seal(bucketEntries, name, plain))
+		clear(plain)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dropIndex deletes what the index holds of an entry that is there.
+func (st *Store) dropIndex(tx *bbolt.Tx, name string) error {
+	e, ok, err := st.entry(tx, name)
+	if err != nil || !ok {
+		return err
+	}
+	x, err := index(&e)
+	if err != nil {
+		return err
+	}
+	b := tx.Bucket(bucketIndex)
+	return x.each(func(k, v []byte) error {
+		if v != nil && !bytes.Equal(b.Get(k), v) {
+			return nil // another entry has it already
+		}
+		return b.Delete(k)
+	})
+}
+
+func (st *Store) entry(tx *bbolt.Tx, name string) (e keys.Entry, ok bool, err error) {
+	box := tx.Bucket(bucketEntries).Get([]byte(name))
+	if box == nil {
+		return e, false, nil
+	}
+	e, err = st.unsealEntry([]byte(name), box)
+	return e, err == nil, err
+}
+
+func (st *Store) unsealEntry(name, box []byte) (e keys.Entry, err error) {
+	plain, err := st.open(bucketEntries, name, box)
+	if err == nil {
+		e, err = vault.UnmarshalEntry(plain)
+		clear(plain)
+	}
+	if err != nil {
+		return e, fmt.Errorf("keys/bolt: %s: entry %q: %w", st.name(), name, err)
+	}
+	return e, nil
+}
+
+// Entry returns the entry of that name.
+func (st *Store) Entry(ctx context.Context, name string) (e keys.Entry, ok bool, err error) {
+	err = st.View(ctx, func(tx *Tx) (err error) {
+		e, ok, err = st.entry(tx.tx, name)
+		return err
+	})
+	return e, ok, err
+}
+
+// Entries calls fn for each entry, in the order of their names, until it returns
+// an error. fn may use the store.
+func (st *Store) Entries(ctx context.Context, fn func(keys.Entry) error) error {
+	var last []byte
+	for {
+		var some []keys.Entry
+		err := st.View(ctx, func(tx *Tx) error {
+			c := tx.tx.Bucket(bucketEntries).Cursor()
+			k, v := c.Seek(last)
+			if last != nil && bytes.Equal(k, last) {
+				k, v = c.Next()
+			}
+			for ; k != nil && len(some) < 1000; k, v = c.Next() {
+				e, err := st.unsealEntry(k, v)
+				if err != nil {
+					return err
+				}
+				some = append(some, e)
+			}
+			return nil
+		})
+		if err != nil || len(some) == 0 {
+			return err
+		}
+		for _, e := range some {
+			if err := fn(e); err != nil {
+				return err
+			}
+		}
+		last = []byte(some[len(some)-1].Name)
+	}
+}
+
+// Remove deletes entries and the observations of their peers. Their numbers
+// stay, so that the same material put back goes on where it stopped.
+func (st *Store) Remove(ctx context.Context, names ...string) error {
+	st.entriesMu.Lock()
+	defer st.entriesMu.Unlock()
+	return st.Update(ctx, func(tx *Tx) error {
+		for _, name := range names {
+			if tx.tx.Bucket(bucketEntries).Get([]byte(name)) == nil {
+				return fmt.Errorf("%w: %q in %s", keys.ErrNotFound, name, st.dir)
+			}
+			if err := st.dropIndex(tx.tx, name); err != nil {
+				return err
+			}
+			if err := tx.tx.Bucket(bucketEntries).Delete([]byte(name)); err != nil {
+				return err
+			}
+			var tokens [][]byte
+			c := tx.tx.Bucket(bucketObserve).Cursor()
+			prefix := append([]byte(name), 0)
+			for k, _ := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, _ = c.Next() {
+				tokens = append(tokens, bytes.Clone(k))
+			}
+			for _, k := range tokens {
+				if err := tx.tx.Bucket(bucketObserve).Delete(k); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// Keyring returns a keyring with a peer for each entry. Close it before the
+// store.
+func (st *Store) Keyring(ctx context.Context) (*keys.Keyring, error) {
+	ring := keys.New(st)
+	err := st.Entries(ctx, func(e keys.Entry) error {
+		_, err := ring.Add(ctx, e)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("keys/bolt: %s: %w", st.name(), err)
+	}
+	return ring, nil
+}

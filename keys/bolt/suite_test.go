@@ -1,0 +1,44 @@
+package bolt
+
+import (
+	"errors"
+	"path/filepath"
+	"testing"
+
+	"github.com/oscorelay/oscorelay/keys"
+	"github.com/oscorelay/oscorelay/keys/keystest"
+)
+
+// die leaves what a dead process leaves: no last words, its locks gone.
+func (st *Store) die() {
+	st.mu.Lock()
+	if st.err == nil {
+		st.err = errors.New("dead")
+	}
+	st.closing = true
+	st.mu.Unlock()
+	st.poke()
+	<-st.stopped
+	_ = st.db.Close() // it writes nothing
+	st.unlock()
+}
+
+func TestSuite(t *testing.T) {
+	keystest.Run(t, func(t *testing.T) keystest.Subject {
+		base := t.TempDir()
+		o := Options{Init: true, AnchorDir: filepath.Join(base, "anchors")}
+		var st *Store
+		return keystest.Subject{
+			Open: func() (_ keys.SSNStore, err error) {
+				st, err = Open(filepath.Join(base, "store"), o)
+				if err == nil && st.Taint() != "" {
+					t.Fatalf("tainted: %s", st.Taint())
+				}
+				o.Init = false
+				return st, err
+			},
+			Close: func() error { return st.Close() },
+			Crash: func() { st.die() },
+		}
+	})
+}
