@@ -385,7 +385,7 @@ func TestLossAndDuplication(t *testing.T) {
 	ck, sk := rings(t)
 	s := serve(t, sk)
 	upstream := tap(t, s.addr)
-	r := start(t, proxy.Config{Routes: reverse(upstream.Addr())})
+	r := start(t, proxy.Config{Routes: reverse(upstream.Addr()), AckTimeout: 100 * time.Millisecond})
 	downstream := tap(t, r.Addr().String())
 	var n atomic.Int32
 	upstream.SetScript(func(p mallory.Packet) [][]byte {
