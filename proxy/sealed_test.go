@@ -120,6 +120,9 @@ func serve(t testing.TB, ring *keys.Keyring) *server {
 
 func (s *server) ServeCOAP(w mux.ResponseWriter, m *mux.Message) {
 	s.calls.Add(1)
+	if path, err := m.Path(); err != nil || path != "/"+secretPath {
+		s.t.Errorf("path %q, %v", path, err)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if m.Code() == codes.PUT {
@@ -232,7 +235,7 @@ func TestSealedThroughChains(t *testing.T) {
 				var asked []message.Option
 				switch target := netip.MustParseAddrPort(next); kind {
 				case "Proxy-Uri":
-					asked = []message.Option{{ID: message.ProxyURI, Value: []byte("coap://" + next)}}
+					asked = []message.Option{{ID: message.ProxyURI, Value: []byte("coap://" + next + "/" + secretPath)}}
 				case "Proxy-Scheme":
 					asked = []message.Option{
 						{ID: message.URIHost, Value: []byte(target.Addr().String())},
