@@ -28,9 +28,10 @@ type Config struct {
 	Identity string // names this proxy in 5.08 answers (RFC 8768 §4); "oscore-proxy"
 	HopLimit int    // put into requests that have none, 1 to 255; 16. Negative: none is put in
 
-	Timeout  time.Duration // a request that is not answered by then is answered with 5.04; 247 s, EXCHANGE_LIFETIME
-	Drain    time.Duration // how long a proxy that ends waits for answers under way; 10 s
-	AckDelay time.Duration // an answer that takes longer travels separately; 500 ms
+	Timeout    time.Duration // a request that is not answered by then is answered with 5.04; 247 s, EXCHANGE_LIFETIME
+	Drain      time.Duration // how long a proxy that ends waits for answers under way; 10 s
+	AckTimeout time.Duration // ACK_TIMEOUT (RFC 7252 §4.8), from which the other times derive; 2 s
+	AckDelay   time.Duration // an answer that takes longer travels separately; a quarter of AckTimeout
 
 	MaxExchanges  int // requests under way, a shard; the oldest is dropped beyond it; 65536
 	PeerExchanges int // and for one client; beyond it 5.03; 4096
@@ -92,7 +93,8 @@ func (c Config) withDefaults() (Config, error) {
 	def(&c.HopLimit, 16)
 	def(&c.Timeout, 247*time.Second)
 	def(&c.Drain, 10*time.Second)
-	def(&c.AckDelay, 500*time.Millisecond)
+	def(&c.AckTimeout, 2*time.Second)
+	def(&c.AckDelay, c.AckTimeout/4)
 	def(&c.MaxExchanges, 1<<16)
 	def(&c.PeerExchanges, 4096)
 	def(&c.MaxRelations, 1<<16)

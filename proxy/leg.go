@@ -43,7 +43,7 @@ func (sh *shard) newLeg(conn *net.UDPConn, nstart int) *leg {
 	cfg := &sh.p.cfg
 	return &leg{
 		sh: sh, conn: conn,
-		layer:   message.New[netip.AddrPort](message.Config{NStart: nstart, MaxPeers: cfg.MaxPeers, MaxBytes: cfg.MaxBytes, AckDelay: cfg.AckDelay}),
+		layer:   message.New[netip.AddrPort](message.Config{NStart: nstart, MaxPeers: cfg.MaxPeers, MaxBytes: cfg.MaxBytes, AckTimeout: cfg.AckTimeout, AckDelay: cfg.AckDelay}),
 		byToken: map[string]*exchange{}, byClient: map[clientKey]*exchange{},
 	}
 }

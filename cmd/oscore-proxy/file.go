@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/oscorelay/oscorelay/proxy"
@@ -69,7 +70,7 @@ func readFile(name string) (cfg proxy.Config, err error) {
 		if errors.As(err, &unknown) {
 			e := unknown.Errors[0]
 			row, _ := e.Position()
-			return cfg, fmt.Errorf("%s:%d: unknown key %q", name, row, e.Key())
+			return cfg, fmt.Errorf("%s:%d: unknown key %q", name, row, strings.Join(e.Key(), "."))
 		}
 		var bad *toml.DecodeError
 		if errors.As(err, &bad) {
