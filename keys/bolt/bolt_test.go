@@ -572,7 +572,7 @@ func TestDamage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, b := range [][]byte{nil, []byte("not a database"), whole[:len(whole)/2], bytes.Repeat([]byte{0xee}, len(whole))} {
+	for _, b := range [][]byte{nil, []byte("not a database"), whole[:5*os.Getpagesize()], bytes.Repeat([]byte{0xee}, 1<<16)} {
 		if err := os.WriteFile(name, b, 0o600); err != nil {
 			t.Fatal(err)
 		}

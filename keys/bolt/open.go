@@ -9,8 +9,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -66,6 +68,7 @@ type Store struct {
 	store   anchor.UUID
 
 	entriesMu sync.Mutex // held while entries are written
+	chunk     int        // entries a transaction of an import takes
 
 	mu      sync.Mutex
 	h       head
@@ -110,7 +113,7 @@ func Open(dir string, o Options) (_ *Store, err error) {
 		o.anchors = disk.OS{}
 	}
 	st := &Store{
-		fsys: o.anchors, dir: dir, opts: o,
+		fsys: o.anchors, dir: dir, opts: o, chunk: chunkSize,
 		live: map[keys.Identity]lease{}, taken: map[keys.Identity]struct{}{},
 		wake: make(chan struct{}, 1), stopped: make(chan struct{}),
 	}
@@ -194,7 +197,7 @@ func (st *Store) openDB(name string, flag int) (db *bbolt.DB, err error) {
 	var f *os.File
 	err = guarded(func() (err error) {
 		db, err = bbolt.Open(name, 0o600, &bbolt.Options{
-			Timeout: time.Second, FreelistType: bbolt.FreelistMapType, NoStatistics: true,
+			Timeout: time.Second, FreelistType: bbolt.FreelistMapType, NoStatistics: true, InitialMmapSize: mapped(),
 			OpenFile: func(name string, also int, mode os.FileMode) (_ *os.File, err error) {
 				f, err = st.opts.openFile(name, also&^os.O_CREATE|flag, mode)
 				return f, err
@@ -206,6 +209,15 @@ func (st *Store) openDB(name string, flag int) (db *bbolt.DB, err error) {
 		_ = f.Close() // with its lock
 	}
 	return db, err
+}
+
+// mapped returns how much of the address space to map at first, so that a file
+// that grows need not wait for its readers. Windows would make the file as large.
+func mapped() int {
+	if runtime.GOOS == "windows" || strconv.IntSize < 64 {
+		return 0
+	}
+	return 1 << 30
 }
 
 // errPages says that the file is not as bbolt wrote it.
