@@ -36,8 +36,9 @@
 //	WindowStore   hands windows over a clean restart  else: Echo after each start
 //	ContextStore  keeps what Appendix B.2 agreed on   else: B.2 again after each start
 //
-// Package keys/file has all of them in a directory; [Memory] is for tests and
-// demonstrations. Package keys/keystest holds the suite that a store must pass.
+// Package keys/file has all of them in a directory, keys/bolt in one file for a
+// daemon of many peers; [Memory] is for tests and demonstrations. Package
+// keys/keystest holds the suite that a store must pass.
 //
 //	entry.go     what is configured for a peer; identities
 //	keyring.go   the look-up and its five outcomes

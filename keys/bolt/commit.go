@@ -181,9 +181,8 @@ func (st *Store) update(b *batch, h *head) (err error, stop bool) {
 
 var errNothing = errors.New("nothing to write")
 
-func (st *Store) safely(do func(*bbolt.Tx) error) (err error) {
-	defer recovered(&err)
-	return st.db.Update(do)
+func (st *Store) safely(do func(*bbolt.Tx) error) error {
+	return guarded(func() error { return st.db.Update(do) })
 }
 
 func outOfSpace(err error) bool {
@@ -202,7 +201,6 @@ func (st *Store) holds(frame uint64) bool {
 
 // look runs a reading transaction. Transactions of one goroutine must not nest:
 // a writer that waits between two would stop both.
-func (st *Store) look(do func(tx *bbolt.Tx) error) (err error) {
-	defer recovered(&err)
-	return st.db.View(do)
+func (st *Store) look(do func(tx *bbolt.Tx) error) error {
+	return guarded(func() error { return st.db.View(do) })
 }

@@ -62,5 +62,6 @@
 // Limits: numbers of contexts that were used since the start are held in memory,
 // about 60 bytes each, and so is which windows were taken. The file does not
 // shrink. It cannot be read while a process has it open. A damaged page shows
-// when it is read, and an unreadable disk ends the process (the file is mapped).
+// when it is read: the record is refused then, and when it is in the way of a
+// write the store stops.
 package bolt

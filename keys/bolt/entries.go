@@ -16,8 +16,8 @@ import (
 	"github.com/oscorelay/oscorelay/oscore"
 )
 
-// chunk is how many entries one transaction of an import takes.
-const chunk = 50_000
+// chunkSize is how many entries one transaction of an import takes.
+const chunkSize = 50_000
 
 // Put writes entries, in place of those of the same names. A keyring that is
 // open already does not see them.
@@ -77,7 +77,7 @@ func (st *Store) Import(ctx context.Context, fresh bool, entries []keys.Entry, p
 	slices.SortFunc(order, func(a, b int) int { return bytes.Compare(all[a].sender[:], all[b].sender[:]) })
 	first := func(tx *bbolt.Tx, part []int) error { return st.putIdentities(tx, fresh, entries, all, part) }
 	second := func(tx *bbolt.Tx, part []int) error { return st.putEntries(tx, entries, part) }
-	if len(entries) <= chunk {
+	if len(entries) <= st.chunk {
 		return st.inChunks(ctx, order, p, 2, func(tx *bbolt.Tx, part []int) error {
 			if err := first(tx, part); err != nil {
 				return err
@@ -110,11 +110,11 @@ func (p *progressing) add(n int) {
 // indexAll checks entries and derives their identities, on all processors.
 func indexAll(ctx context.Context, entries []keys.Entry, p *progressing) ([]indexed, error) {
 	all := make([]indexed, len(entries))
-	for at := 0; at < len(entries); at += chunk {
+	for at := 0; at < len(entries); at += chunkSize {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		part := entries[at:min(at+chunk, len(entries))]
+		part := entries[at:min(at+chunkSize, len(entries))]
 		errs := make([]error, runtime.GOMAXPROCS(0))
 		var wg sync.WaitGroup
 		for w := range errs {
@@ -145,7 +145,7 @@ func indexAll(ctx context.Context, entries []keys.Entry, p *progressing) ([]inde
 // inChunks runs do in a transaction for each chunk of what there is.
 func (st *Store) inChunks(ctx context.Context, order []int, p *progressing, steps int, do func(tx *bbolt.Tx, part []int) error) error {
 	for len(order) > 0 {
-		part := order[:min(len(order), chunk)]
+		part := order[:min(len(order), st.chunk)]
 		if err := st.Update(ctx, func(tx *Tx) error { return do(tx.tx, part) }); err != nil {
 			return err
 		}

@@ -9,7 +9,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
+	"runtime/debug"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -65,6 +68,7 @@ type Store struct {
 	store   anchor.UUID
 
 	entriesMu sync.Mutex // held while entries are written
+	chunk     int        // entries a transaction of an import takes
 
 	mu      sync.Mutex
 	h       head
@@ -109,7 +113,7 @@ func Open(dir string, o Options) (_ *Store, err error) {
 		o.anchors = disk.OS{}
 	}
 	st := &Store{
-		fsys: o.anchors, dir: dir, opts: o,
+		fsys: o.anchors, dir: dir, opts: o, chunk: chunkSize,
 		live: map[keys.Identity]lease{}, taken: map[keys.Identity]struct{}{},
 		wake: make(chan struct{}, 1), stopped: make(chan struct{}),
 	}
@@ -173,10 +177,12 @@ func (st *Store) find() error {
 		}
 	}
 	if st.db, err = st.openDB(st.name(), 0); err != nil {
-		return fmt.Errorf("keys/bolt: %s: %w", st.name(), err)
+		return fmt.Errorf("keys/bolt: %s: %w; %s", st.name(), err, moveAway)
 	}
 	return st.unseal(root)
 }
+
+const moveAway = "if another process has it, stop that one; if it is damaged, do not restore a copy over it: move it away and begin anew (--init), with new keys, or with these as tainted ones"
 
 func exists(name string) (bool, error) {
 	_, err := os.Stat(name)
@@ -188,23 +194,45 @@ func exists(name string) (bool, error) {
 
 // openDB opens a database. It is made only if the flag says so.
 func (st *Store) openDB(name string, flag int) (db *bbolt.DB, err error) {
-	defer recovered(&err)
-	return bbolt.Open(name, 0o600, &bbolt.Options{
-		Timeout: time.Second, FreelistType: bbolt.FreelistMapType, NoStatistics: true,
-		OpenFile: func(name string, f int, mode os.FileMode) (*os.File, error) {
-			return st.opts.openFile(name, f&^os.O_CREATE|flag, mode)
-		},
+	var f *os.File
+	err = guarded(func() (err error) {
+		db, err = bbolt.Open(name, 0o600, &bbolt.Options{
+			Timeout: time.Second, FreelistType: bbolt.FreelistMapType, NoStatistics: true, InitialMmapSize: mapped(),
+			OpenFile: func(name string, also int, mode os.FileMode) (_ *os.File, err error) {
+				f, err = st.opts.openFile(name, also&^os.O_CREATE|flag, mode)
+				return f, err
+			},
+		})
+		return err
 	})
+	if errors.Is(err, errPages) && f != nil {
+		_ = f.Close() // with its lock
+	}
+	return db, err
+}
+
+// mapped returns how much of the address space to map at first, so that a file
+// that grows need not wait for its readers. Windows would make the file as large.
+func mapped() int {
+	if runtime.GOOS == "windows" || strconv.IntSize < 64 {
+		return 0
+	}
+	return 1 << 30
 }
 
 // errPages says that the file is not as bbolt wrote it.
-var errPages = errors.New("damaged pages")
+var errPages = errors.New("the file is damaged, or the disk is")
 
-// recovered makes an error of a panic, with which bbolt answers a damaged page.
-func recovered(err *error) {
-	if r := recover(); r != nil {
-		*err = fmt.Errorf("%w: %v", errPages, r)
-	}
+// guarded makes an error of a panic, with which bbolt answers a damaged page, and
+// of the fault with which the system answers a mapped one that cannot be read.
+func guarded(do func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%w: %v", errPages, r)
+		}
+	}()
+	return do()
 }
 
 // create makes an empty store: its anchor first, then its file under another
@@ -257,9 +285,8 @@ func (st *Store) create(root []byte) error {
 }
 
 // unseal reads the head and proves the root key.
-func (st *Store) unseal(root []byte) (err error) {
-	defer recovered(&err)
-	return st.db.View(func(tx *bbolt.Tx) error {
+func (st *Store) unseal(root []byte) error {
+	return st.look(func(tx *bbolt.Tx) (err error) {
 		for _, name := range buckets {
 			if tx.Bucket(name) == nil {
 				return fmt.Errorf("keys/bolt: %s: this is not a store of this version", st.name())
@@ -267,7 +294,7 @@ func (st *Store) unseal(root []byte) (err error) {
 		}
 		meta := tx.Bucket(bucketMeta)
 		if st.h, err = decodeHead(meta.Get(keyHead)); err != nil {
-			return fmt.Errorf("keys/bolt: %s: %w; do not restore a copy over it: move it away and begin anew (--init), with new keys or tainted ones", st.name(), err)
+			return fmt.Errorf("keys/bolt: %s: %w; %s", st.name(), err, moveAway)
 		}
 		if st.aead, err = vault.Cipher(root, st.h.salt[:], sealedFor); err != nil {
 			return fmt.Errorf("keys/bolt: %w", err)
@@ -338,9 +365,8 @@ func (st *Store) load() error {
 
 // begin makes the epoch durable: the store begins it, and then the anchor leaves
 // the one before.
-func (st *Store) begin() (err error) {
-	defer recovered(&err)
-	err = st.db.Update(func(tx *bbolt.Tx) error {
+func (st *Store) begin() error {
+	err := st.safely(func(tx *bbolt.Tx) error {
 		if st.taint != "" {
 			line := binary.BigEndian.AppendUint32(nil, st.h.line)
 			if err := tx.Bucket(bucketReasons).Put(line, []byte(st.taint)); err != nil {
@@ -395,6 +421,9 @@ func (st *Store) Close() error {
 		if err = st.a.Close(st.fsys, st.anchorName(), st.h.at); err != nil {
 			err = fmt.Errorf("keys/bolt: %w", err)
 		}
+	}
+	if errors.Is(err, errPages) {
+		return err // bbolt may hold its own locks still
 	}
 	if e := st.db.Close(); err == nil && e != nil {
 		err = fmt.Errorf("keys/bolt: %w", e)
