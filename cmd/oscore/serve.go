@@ -8,6 +8,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"net"
 	"sync"
 	"time"
@@ -34,6 +35,7 @@ type serveLine struct {
 	Sum       string `json:"sum,omitempty"` // first bytes of the payload's SHA-256, in hex
 	Source    string `json:"source,omitempty"`
 	Error     string `json:"error,omitempty"`
+	Peers     int    `json:"peers,omitempty"`
 }
 
 // serve is the command that runs a sealed demonstration server.
@@ -69,38 +71,66 @@ func serve(ctx context.Context, io stdio, args []string) (err error) {
 	if ks.ring.Len() == 0 {
 		return fmt.Errorf("%s has no keys: make some with 'oscore keys new', or bring them with 'oscore keys import'", ks.Dir())
 	}
+	return serveDemo(ctx, io, ks, demoOptions{
+		listen: *listen, json: *asJSON, interval: *interval,
+		config: gocoap.Config{
+			Silent: *silent, EchoLifetime: *lifetime,
+			Freshness: func(string, codes.Code, string) gocoap.Freshness { return policy },
+		},
+	})
+}
+
+// demoOptions vary the demonstration server.
+type demoOptions struct {
+	listen   string
+	json     bool
+	interval time.Duration
+	config   gocoap.Config
+	links    string // further links of /.well-known/core
+}
+
+// serveDemo serves the demonstration's resources to the peers of a key
+// directory until the context ends.
+func serveDemo(ctx context.Context, std stdio, ks *keyStore, o demoOptions) error {
+	say := newSayer(std.out, o.json)
+	router := demo.New(demo.Options{Interval: o.interval, Links: o.links, Handled: func(peer string, partialIV uint64, method codes.Code, path string, payload []byte) {
+		say(serveLine{Event: "handled", Peer: peer, PartialIV: partialIV, Method: method.String(), Path: path, Bytes: len(payload), Sum: sum(payload)})
+	}})
+	cfg := o.config
+	cfg.Keyring, cfg.AllowPlain, cfg.MaxBody = ks.ring, demo.PlainPath, 16<<20
+	cfg.Event = func(e gocoap.Event) {
+		l := serveLine{Event: e.Reason, Peer: e.Peer, Source: e.Source}
+		if e.Err != nil {
+			l.Error = e.Err.Error()
+		}
+		say(l)
+	}
+	return listenAndServe(ctx, gocoap.New(cfg), router, o.listen, func(addr string) {
+		say(serveLine{Event: "ready", Addr: addr, Peers: ks.ring.Len()})
+	})
+}
+
+// newSayer returns a function that prints lines, one at a time.
+func newSayer(out io.Writer, asJSON bool) func(serveLine) {
 	var mu sync.Mutex
-	say := func(l serveLine) {
+	return func(l serveLine) {
 		mu.Lock()
 		defer mu.Unlock()
-		if *asJSON {
-			_ = json.NewEncoder(io.out).Encode(l) // a closed pipe ends the server by its signal
+		if asJSON {
+			_ = json.NewEncoder(out).Encode(l) // a closed pipe ends the server by its signal
 			return
 		}
 		switch l.Event {
 		case "ready":
-			fmt.Fprintf(io.out, "serving %d peers on %s (UDP and TCP); stop with Ctrl-C\n", ks.ring.Len(), l.Addr)
+			fmt.Fprintf(out, "serving %d peers on %s (UDP and TCP); stop with Ctrl-C\n", l.Peers, l.Addr)
 		case "handled":
-			fmt.Fprintf(io.out, "%s %s from %q, %d bytes\n", l.Method, l.Path, l.Peer, l.Bytes)
+			fmt.Fprintf(out, "%s %s from %q, %d bytes\n", l.Method, l.Path, l.Peer, l.Bytes)
+		case "established":
+			fmt.Fprintf(out, "handshake with %q from %s\n", l.Peer, l.Source)
 		default:
-			fmt.Fprintf(io.out, "refused: %s from %s %s\n", l.Event, l.Source, l.Error)
+			fmt.Fprintf(out, "refused: %s from %s %s\n", l.Event, l.Source, l.Error)
 		}
 	}
-	router := demo.New(demo.Options{Interval: *interval, Handled: func(peer string, partialIV uint64, method codes.Code, path string, payload []byte) {
-		say(serveLine{Event: "handled", Peer: peer, PartialIV: partialIV, Method: method.String(), Path: path, Bytes: len(payload), Sum: sum(payload)})
-	}})
-	ep := gocoap.New(gocoap.Config{
-		Keyring: ks.ring, AllowPlain: demo.PlainPath, Silent: *silent, EchoLifetime: *lifetime, MaxBody: 16 << 20,
-		Freshness: func(string, codes.Code, string) gocoap.Freshness { return policy },
-		Event: func(e gocoap.Event) {
-			l := serveLine{Event: e.Reason, Peer: e.Peer, Source: e.Source}
-			if e.Err != nil {
-				l.Error = e.Err.Error()
-			}
-			say(l)
-		},
-	})
-	return listenAndServe(ctx, ep, router, *listen, func(addr string) { say(serveLine{Event: "ready", Addr: addr}) })
 }
 
 // sum names a payload in a log.

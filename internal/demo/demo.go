@@ -45,6 +45,8 @@ type Options struct {
 	// Interval is the time between the notifications of the observe resources;
 	// 0 means one second.
 	Interval time.Duration
+	// Links are added to /.well-known/core.
+	Links string
 }
 
 // Server holds the resources. It is a mux.Handler, safe for concurrent use.
@@ -86,6 +88,13 @@ func Large() []byte {
 const Links = `</oscore/hello/coap>,</oscore/hello/1>;osc,</oscore/hello/2>;osc,</oscore/hello/3>;osc,` +
 	`</oscore/hello/6>;osc,</oscore/hello/7>;osc,</oscore/observe1>;osc;obs,</oscore/observe2>;osc;obs,` +
 	`</oscore/test>;osc,</large>;osc;sz=20480,</value>;osc;obs,</counter>;osc,</callback>;osc`
+
+func links(more string) string {
+	if more == "" {
+		return Links
+	}
+	return Links + "," + more
+}
 
 // PlainPath reports whether a path may be had without OSCORE.
 func PlainPath(method codes.Code, path string) bool {
@@ -135,7 +144,7 @@ func (s *Server) answer(w mux.ResponseWriter, r *mux.Message, path string, body 
 	method := r.Code()
 	switch path {
 	case "/.well-known/core":
-		return answer{code: codes.Content, format: message.AppLinkFormat, payload: []byte(Links)}
+		return answer{code: codes.Content, format: message.AppLinkFormat, payload: []byte(links(s.opts.Links))}
 	case "/oscore/hello/coap", "/oscore/hello/1":
 		return only(method, codes.GET, func() answer { return text(codes.Content, "Hello World!") })
 	case "/oscore/hello/2":

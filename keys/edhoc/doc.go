@@ -67,7 +67,8 @@
 //     KMAC, and gives OSCORE no HKDF. No private suites.
 //   - ES256 is used with P-256, ES384 with P-384, EdDSA with Ed25519 only.
 //   - Credentials are CCS, CWT (COSE_Sign1) and X.509, found by kid, kccs,
-//     kcwt, x5chain and x5t. C509, x5bag and URIs (x5u, c5u) are refused with
+//     kcwt, x5chain and x5t. CWTs with a COSE_Mac0 are refused: who can check
+//     such a tag can make one. C509, x5bag and URIs (x5u, c5u) are refused with
 //     ErrCredentialType; an application may resolve them in a Trust of its own
 //     from [CredentialID.Bytes].
 //   - C_I = C_R is always refused, as are identifiers longer than OSCORE takes:

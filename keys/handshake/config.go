@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"strings"
 	"sync"
 	"time"
 
@@ -180,4 +181,26 @@ func (s *Service) event(reason, peer, source string, err error) {
 	if s.cfg.Event != nil {
 		s.cfg.Event(Event{reason, peer, source, err})
 	}
+}
+
+// Link describes the resource for /.well-known/core (RFC 9668 §6). It names
+// methods and suites where the configuration does.
+func (s *Service) Link() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "<%s>;rt=core.edhoc", s.cfg.Path)
+	for _, c := range s.cfg.EDHOC.Suites {
+		fmt.Fprintf(&b, ";ed-csuite=%d", c)
+	}
+	for _, m := range s.cfg.EDHOC.Methods {
+		fmt.Fprintf(&b, ";ed-method=%d", m)
+	}
+	b.WriteString(";ed-cred-t=0;ed-cred-t=1;ed-cred-t=2")
+	if s.cfg.Reverse {
+		b.WriteString(";ed-i")
+	}
+	b.WriteString(";ed-r")
+	if !s.cfg.Message4 {
+		b.WriteString(";ed-comb-req")
+	}
+	return b.String()
 }

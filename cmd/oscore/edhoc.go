@@ -1,0 +1,217 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/oscorelay/oscorelay/keys/edhoc"
+)
+
+const edhocUsage = `Usage: oscore edhoc <verb> [flags] [arguments]
+
+  keygen NAME       make a key pair: NAME.key is secret, NAME.cred is for peers
+  cred FILE...      show credentials: kind, subject, kid, hex, diagnostic notation
+  connect URI       shake hands, read a resource, keep the context in the key directory
+  serve             serve demonstration resources to whoever shakes hands and is trusted
+  decode HEX...     explain the messages of a captured handshake
+
+'oscore edhoc <verb> -h' shows a verb's flags.
+`
+
+var edhocVerbs = map[string]func(context.Context, stdio, []string) error{
+	"keygen": edhocKeygen, "cred": edhocCred, "connect": edhocConnect, "serve": edhocServe, "decode": edhocDecode,
+}
+
+func runEDHOC(ctx context.Context, io stdio, args []string) error {
+	if len(args) == 0 {
+		return usagef("a verb is missing: keygen, cred, connect, serve, decode")
+	}
+	if args[0] == "-h" || args[0] == "--help" || args[0] == "help" {
+		fmt.Fprint(io.out, edhocUsage)
+		return nil
+	}
+	verb, ok := edhocVerbs[args[0]]
+	if !ok {
+		return usagef("unknown verb %q: keygen, cred, connect, serve, decode", args[0])
+	}
+	return verb(ctx, io, args[1:])
+}
+
+// partyFlags say who one is and whom one trusts.
+type partyFlags struct {
+	key, cred, roots string
+	trust            []string
+	byValue, sign    bool
+	reverse, fourth  bool
+}
+
+func (p *partyFlags) register(f *flag.FlagSet) {
+	f.StringVar(&p.key, "key", "", "one's own private key, a COSE_Key `FILE` as keygen writes it")
+	f.StringVar(&p.cred, "cred", "", "one's own credential, `FILE` (default: the key's name with .cred)")
+	f.Func("trust", "trust the credential in `[NAME=]FILE`; may be repeated", func(s string) error {
+		p.trust = append(p.trust, s)
+		return nil
+	})
+	f.StringVar(&p.roots, "roots", "", "trust certificates whose chains lead to those in PEM `FILE`")
+	f.BoolVar(&p.byValue, "by-value", false, "send the credential itself, not its kid or hash")
+	f.BoolVar(&p.sign, "sign", false, "authenticate by signatures with a P-256 or P-384 key (Ed25519 keys always do, X25519 keys never)")
+	f.BoolVar(&p.reverse, "reverse", false, "reverse flow: the server is the Initiator")
+	f.BoolVar(&p.fourth, "message4", false, "the handshake ends with message_4")
+}
+
+// store returns the credentials that are trusted, and their names.
+func (p *partyFlags) store() (*edhoc.Store, []string, error) {
+	cfg := edhoc.StoreConfig{}
+	if p.roots != "" {
+		b, err := os.ReadFile(p.roots)
+		if err != nil {
+			return nil, nil, err
+		}
+		cfg.Roots = x509.NewCertPool()
+		if !cfg.Roots.AppendCertsFromPEM(b) {
+			return nil, nil, fmt.Errorf("%s holds no certificate in PEM", p.roots)
+		}
+	}
+	if len(p.trust) == 0 && p.roots == "" {
+		return nil, nil, usagef("nobody is trusted: give the peer's credential with --trust FILE")
+	}
+	s := edhoc.NewStore(cfg)
+	var names []string
+	for _, t := range p.trust {
+		name, file, named := strings.Cut(t, "=")
+		if !named {
+			name, file = "", t
+		}
+		c, err := readCredential(file)
+		if err != nil {
+			return nil, nil, err
+		}
+		if name == "" {
+			name = c.Subject()
+		}
+		if name == "" {
+			return nil, nil, fmt.Errorf("%s names nobody: write --trust NAME=%s", file, file)
+		}
+		if err := s.Pin(name, c); err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", file, err)
+		}
+		names = append(names, name)
+	}
+	return s, names, nil
+}
+
+// identity reads one's own key and credential.
+func (p *partyFlags) identity() (edhoc.Identity, error) {
+	if p.key == "" {
+		return edhoc.Identity{}, usagef("--key is missing: make one with 'oscore edhoc keygen NAME', which writes NAME.key")
+	}
+	key, err := readPrivateKey(p.key)
+	if err != nil {
+		return edhoc.Identity{}, err
+	}
+	file := p.cred
+	if file == "" {
+		file = strings.TrimSuffix(p.key, filepath.Ext(p.key)) + ".cred"
+	}
+	id := edhoc.Identity{}
+	if id.Credential, err = readCredential(file); err != nil {
+		if p.cred == "" && errors.Is(err, os.ErrNotExist) {
+			return id, fmt.Errorf("%s: there is no credential beside the key: name it with --cred FILE", file)
+		}
+		return id, err
+	}
+	if p.sign || key.Curve() == edhoc.Ed25519 {
+		id.Signer, err = key.Signer()
+	} else {
+		id.Exchanger, err = key.Exchanger()
+	}
+	if err != nil {
+		return id, fmt.Errorf("%s: %w", p.key, err)
+	}
+	switch {
+	case p.byValue:
+		id.ID, err = edhoc.ByValue(id.Credential)
+	case id.Credential.Type() == edhoc.TypeCertificate:
+		id.ID, err = edhoc.ByHash(id.Credential)
+	}
+	if err != nil {
+		return id, fmt.Errorf("%s: %w", file, err)
+	}
+	return id, nil
+}
+
+// edhocConfig reads identity and trust, and checks that the key is the
+// credential's.
+func (p *partyFlags) edhocConfig() (edhoc.Config, *edhoc.Store, []string, error) {
+	id, err := p.identity()
+	if err != nil {
+		return edhoc.Config{}, nil, nil, err
+	}
+	cfg := edhoc.Config{Identities: []edhoc.Identity{id}}
+	if _, err := edhoc.NewResponder(cfg); err != nil {
+		return cfg, nil, nil, fmt.Errorf("%s: %w", p.key, err)
+	}
+	store, names, err := p.store()
+	return cfg, store, names, err
+}
+
+func readPrivateKey(file string) (*edhoc.PrivateKey, error) {
+	info, err := os.Stat(file)
+	if err != nil {
+		return nil, err
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return nil, fmt.Errorf("%s can be read by others (mode %04o): chmod 600 %s", file, info.Mode().Perm(), file)
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	if block, _ := pem.Decode(b); block != nil {
+		k, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("%s: a PEM file that is no PKCS #8 private key: convert it with 'openssl pkcs8 -topk8 -nocrypt'", file)
+		}
+		key, err := edhoc.NewPrivateKey(k)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+		return key, nil
+	}
+	key, err := edhoc.ParsePrivateKey(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w; a key is made by 'oscore edhoc keygen'", file, err)
+	}
+	return key, nil
+}
+
+// readCredential reads a CCS in hex or binary, or a certificate in PEM or DER.
+func readCredential(file string) (*edhoc.Credential, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	if block, _ := pem.Decode(b); block != nil {
+		b = block.Bytes
+	} else if raw, err := hex.DecodeString(strings.TrimSpace(string(b))); err == nil && len(raw) > 0 {
+		b = raw
+	}
+	var c *edhoc.Credential
+	if len(b) > 0 && b[0] == 0x30 {
+		c, err = edhoc.ParseCertificate(b)
+	} else {
+		c, err = edhoc.ParseCCS(b)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w; a credential is a NAME.cred of 'oscore edhoc keygen', a CWT claims set, or a certificate", file, err)
+	}
+	return c, nil
+}
