@@ -89,7 +89,7 @@ func edhocConnect(ctx context.Context, io stdio, args []string) (err error) {
 	began := time.Now()
 	c, err := ep.Handshake(ctx, conn, hs)
 	if err != nil {
-		return explainHandshake(err, *peer, to.address)
+		return r.explainHandshake(err, *peer, to.address)
 	}
 	req, err := r.build(ctx, c, codes.GET, to, nil)
 	if err != nil {
@@ -102,7 +102,7 @@ func edhocConnect(ctx context.Context, io stdio, args []string) (err error) {
 	defer clear(entry.Params.MasterSecret)
 	resp, err := c.DoWith(req)
 	if err != nil {
-		return explainHandshake(err, *peer, to.address)
+		return r.explainHandshake(err, *peer, to.address)
 	}
 	hs.Confirm()
 	// A context is kept once the peer has proved to have it (RFC 9528 §5.4.2).
@@ -115,7 +115,7 @@ func edhocConnect(ctx context.Context, io stdio, args []string) (err error) {
 }
 
 // explainHandshake says what a failed handshake means for a person.
-func explainHandshake(err error, peer, address string) error {
+func (r *requestFlags) explainHandshake(err error, peer, address string) error {
 	var told *edhoc.PeerError
 	var answer *handshake.AnswerError
 	switch {
@@ -130,7 +130,7 @@ func explainHandshake(err error, peer, address string) error {
 	case errors.As(err, &answer):
 		return fmt.Errorf("%s has no EDHOC resource at /.well-known/edhoc, or not for this flow: it says %v %s", address, answer.Code, answer.Code.Name())
 	}
-	return new(requestFlags).explain(err, peer, address)
+	return r.explain(err, peer, address)
 }
 
 // edhocServe is the verb that serves whoever shakes hands and is trusted.
