@@ -84,7 +84,8 @@ func BenchmarkHop(b *testing.B) {
 		{"direct", func(_ *testing.B, to netip.AddrPort) netip.AddrPort { return to }},
 		{"forwarder", forwarder},
 		{"proxy", func(b *testing.B, to netip.AddrPort) netip.AddrPort {
-			return start(b, proxy.Config{Routes: reverse(to.String()), MaxUpstream: 1024, PeerExchanges: 1 << 16}).Addr()
+			p := start(b, proxy.Config{Routes: reverse(to.String()), MaxUpstream: 1024})
+			return p.Addr()
 		}},
 	} {
 		b.Run(c.name, func(b *testing.B) {
