@@ -39,11 +39,15 @@ type packet struct {
 	data []byte
 }
 
-func (sh *shard) newLeg(conn *net.UDPConn, nstart int) *leg {
+func (sh *shard) newLeg(conn *net.UDPConn, front bool) *leg {
 	cfg := &sh.p.cfg
+	m := message.Config{NStart: cfg.ServerNStart, MaxPeers: cfg.MaxPeers, MaxBytes: cfg.MaxBytes, AckTimeout: cfg.AckTimeout, AckDelay: cfg.AckDelay}
+	if front { // a client expects answers from the address that it asked
+		m.NStart, m.ReuseIDs = cfg.ClientNStart, true
+	}
 	return &leg{
 		sh: sh, conn: conn,
-		layer:   message.New[netip.AddrPort](message.Config{NStart: nstart, MaxPeers: cfg.MaxPeers, MaxBytes: cfg.MaxBytes, AckTimeout: cfg.AckTimeout, AckDelay: cfg.AckDelay}),
+		layer:   message.New[netip.AddrPort](m),
 		byToken: map[string]*exchange{}, byClient: map[clientKey]*exchange{},
 	}
 }

@@ -61,7 +61,7 @@ func Listen(cfg Config) (*Proxy, error) {
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	sh := &shard{p: p, perPeer: map[netip.AddrPort]int{}, own: map[netip.AddrPort]*leg{}, names: map[string]resolved{}}
 	p.shard = sh
-	sh.front = sh.newLeg(conn, cfg.ClientNStart)
+	sh.front = sh.newLeg(conn, true)
 	sh.legs = []*leg{sh.front}
 	if !cfg.PerClient {
 		if err := sh.nextShared(); err != nil {

@@ -345,7 +345,9 @@ func TestServerCalls(t *testing.T) {
 	if _, err := c.Observe(ctx, "/"+secretPath, func(*pool.Message) {}); err != nil {
 		t.Fatal(err)
 	}
+	s.mu.Lock()
 	back := s.ep.Client(s.conn, "client")
+	s.mu.Unlock()
 	for range 3 {
 		m, err := back.Get(ctx, "/"+secretPath)
 		if b := body(t, m, err); b != "the client's" {

@@ -215,7 +215,9 @@ func (sh *shard) response(now time.Time, g *leg, ev event) {
 		sh.relations++
 	}
 	if in != nil {
-		_, _ = ex.from.messages().Respond(now, in, typ, code, body, notification{ex})
+		if _, err := ex.from.messages().Respond(now, in, typ, code, body, notification{ex}); err != nil {
+			c.shed.Add(1)
+		}
 		return
 	}
 	d := coap.Datagram{Type: typ, Code: code, Token: []byte(ex.client.token), Body: body}
@@ -293,7 +295,7 @@ func (sh *shard) open() (*leg, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := sh.newLeg(conn, sh.p.cfg.ServerNStart)
+	g := sh.newLeg(conn, false)
 	sh.legs = append(sh.legs, g)
 	sh.wg.Go(g.read)
 	return g, nil

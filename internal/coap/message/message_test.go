@@ -305,6 +305,12 @@ func TestMessageIDs(t *testing.T) {
 	if err := send(start.Add(l.lifetime + 3*time.Second)); err != nil {
 		t.Fatal(err)
 	}
+	l = New[string](Config{ReuseIDs: true})
+	for range 1 << 17 {
+		if err := send(start); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // TestBounds: a peer that sends without end, and peers without end, cost no

@@ -18,6 +18,12 @@ type Config struct {
 	// acknowledgement (§5.2.1); a quarter of AckTimeout.
 	AckDelay time.Duration
 
+	// ReuseIDs draws a message ID again before its lifetime is over rather than
+	// to return ErrNoMessageID: for an endpoint that cannot answer from another
+	// address, where an answer that a peer may take for a duplicate is better
+	// than none.
+	ReuseIDs bool
+
 	MaxPeers     int // peers remembered; 100000
 	MaxReceived  int // accepted messages remembered, all peers together; 262144
 	PeerReceived int // and for one peer; 1024
