@@ -1,4 +1,4 @@
-"""aiocoap as a sealed client: client.py BASE CREDENTIALS.json
+"""aiocoap as a sealed client: client.py BASE CREDENTIALS
 
 BASE is coap://127.0.0.1:PORT, and must be spelled as in the credentials: any
 other spelling would go out in plain. Reads commands from standard input; see
@@ -6,7 +6,6 @@ words.py. plain=1 sends that one without OSCORE.
 """
 
 import asyncio
-import json
 import os
 import sys
 
@@ -65,7 +64,7 @@ async def command(context: aiocoap.Context, base: str, method: str, w: dict[str,
 async def main() -> None:
     base, credentials = sys.argv[1:3]
     sealed = await aiocoap.Context.create_client_context()
-    sealed.client_credentials.load_from_dict(json.load(open(credentials)))
+    sealed.client_credentials.load_from_dict(words.load(credentials))
     plain = await aiocoap.Context.create_client_context()
     print("READY", flush=True)
     loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""aiocoap as a sealed server: server.py HOST:PORT CREDENTIALS.json
+"""aiocoap as a sealed server: server.py HOST:PORT CREDENTIALS
 
 Serves the resources of the OSCORE interop specification and /oscore/large,
 prints READY when it listens and a line HANDLED for every request that reached
@@ -7,7 +7,6 @@ so that the next start asks for an Echo (RFC 8613 Appendix B.1.2).
 """
 
 import asyncio
-import json
 import signal
 import sys
 
@@ -17,6 +16,8 @@ from aiocoap.credentials import CredentialsMap
 from aiocoap.oscore_sitewrapper import OscoreSiteWrapper
 from aiocoap.transports.oscore import OSCOREAddress
 from aiocoap.util import hostportsplit
+
+import words
 
 HELLO = b"Hello World!"
 LARGE = bytes(i * 7 % 256 for i in range(20480))
@@ -141,7 +142,7 @@ class Large(Logged):
 
 async def main() -> None:
     credentials = CredentialsMap()
-    credentials.load_from_dict(json.load(open(sys.argv[2])))
+    credentials.load_from_dict(words.load(sys.argv[2]))
     site = resource.Site()
     for path, r in {
         "oscore/hello/coap": Open(),

@@ -11,6 +11,20 @@ code, sealed, format, etag, max-age, observe and payload where present; ERROR
 with a text in their place; and END when the command is over.
 """
 
+import json
+
+
+def load(path: str) -> dict:
+    """Credentials, as JSON or, for what JSON cannot say, as CBOR diagnostic notation."""
+    with open(path) as f:
+        text = f.read()
+    if not path.endswith(".diag"):
+        return json.loads(text)
+    import cbor2
+    import cbor_diag
+
+    return cbor2.loads(cbor_diag.diag2cbor(text))
+
 
 def parse(line: str) -> tuple[str, dict[str, str]]:
     method, *rest = line.split()

@@ -54,6 +54,37 @@ func AiocoapClient(t testing.TB, uri string, c Context, state string, env ...str
 	})}).ready()
 }
 
+// AiocoapEDHOCServer starts aiocoap's server with credentials in CBOR diagnostic
+// notation: its own under "coap://127.0.0.1:PORT/*", the client's under ":name".
+func AiocoapEDHOCServer(t testing.TB, port uint16, credentials string) *Process {
+	t.Helper()
+	p := Start(t, Spec{
+		Name: "aiocoap server", Path: aiocoapPython(t), Env: aiocoapEnv,
+		Args: []string{source(t, "aiocoap", "server.py"), Loopback(port).String(), writeDiag(t, credentials)},
+	})
+	p.AwaitLine("READY")
+	return p
+}
+
+// AiocoapEDHOCClient starts aiocoap's client likewise, with credentials for the
+// server at the URI.
+func AiocoapEDHOCClient(t testing.TB, uri, credentials string) *Client {
+	t.Helper()
+	return (&Client{Process: Start(t, Spec{
+		Name: "aiocoap client", Path: aiocoapPython(t), Env: aiocoapEnv,
+		Args: []string{source(t, "aiocoap", "client.py"), uri, writeDiag(t, credentials)},
+	})}).ready()
+}
+
+func writeDiag(t testing.TB, text string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "credentials.diag")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
 // AiocoapPlugtestServer starts the plug test server of aiocoap's own source
 // package. lost makes it forget its replay window.
 func AiocoapPlugtestServer(t testing.TB, port uint16, state string, lost bool) *Process {
