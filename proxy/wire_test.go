@@ -343,3 +343,43 @@ func TestFlood(t *testing.T) {
 		t.Errorf("%+v", st)
 	}
 }
+
+// TestDualStack: a wildcard listener serves IPv4 and IPv6, and leads from one
+// to the other.
+func TestDualStack(t *testing.T) {
+	six, err := net.ListenUDP("udp6", &net.UDPAddr{IP: net.IPv6loopback})
+	if err != nil {
+		t.Skip("this machine has no IPv6:", err)
+	}
+	t.Cleanup(func() { six.Close() })
+	newer, older := &socket{t: t, conn: six}, open(t)
+	p := start(t, proxy.Config{Listen: ":0", Routes: []proxy.Route{{Host: "six", To: newer.addr()}, {To: older.addr()}}})
+	for name, c := range map[string]struct {
+		client, origin *socket
+		host           string
+		at             string
+	}{
+		"IPv4 to IPv6": {open(t), newer, "six", "127.0.0.1"},
+		"IPv6 to IPv4": {&socket{t: t, conn: dialSix(t)}, older, "four", "::1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			to := netip.AddrPortFrom(netip.MustParseAddr(c.at), p.Addr().Port())
+			c.client.ask(to, coap.Confirmable, "t", options(coap.URIHost, c.host))
+			req, from := c.origin.want(coap.Confirmable, coap.GET)
+			c.origin.send(from, coap.Datagram{Type: coap.Acknowledgement, Code: coap.Content, MessageID: req.MessageID, Token: req.Token})
+			if _, back := c.client.want(coap.Acknowledgement, coap.Content); back != to {
+				t.Errorf("answered from %v", back)
+			}
+		})
+	}
+}
+
+func dialSix(t *testing.T) *net.UDPConn {
+	t.Helper()
+	c, err := net.ListenUDP("udp6", &net.UDPAddr{IP: net.IPv6loopback})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
