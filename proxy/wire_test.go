@@ -282,6 +282,10 @@ func TestForgedResponse(t *testing.T) {
 	req, from := origin.want(coap.Confirmable, coap.GET)
 	ack := coap.Datagram{Type: coap.Acknowledgement, Code: coap.Content, MessageID: req.MessageID, Token: req.Token, Body: coap.AppendPayload(nil, []byte("forged"))}
 	forger.send(from, ack)
+	seen := ack // by somebody on the path, who sends from elsewhere
+	seen.Type = coap.NonConfirmable
+	forger.send(from, seen)
+	forger.want(coap.Reset, coap.Empty)
 	other := ack
 	other.Token = []byte("guess")
 	origin.send(from, other)
