@@ -9,7 +9,7 @@ import (
 )
 
 func TestImports(t *testing.T) {
-	floors.Imports(t, "std", "./internal/coap", "./internal/coap/message")
+	floors.Imports(t, "std", "./internal/coap", "./internal/coap/message", "golang.org/x/net/ipv4")
 }
 
 // TestKeyless: neither the package nor the program holds any code that knows

@@ -26,7 +26,8 @@
 //	exchange.go  a request under way, an observation
 //	shard.go     requests forward, responses back, what fails
 //	upstream.go  sockets toward servers
-//	leg.go       a socket: datagrams in and out
+//	leg.go       a socket: datagrams in
+//	batch.go     datagrams out, many a system call
 //	resolve.go   names to addresses
 //	proxy.go     start, loops, drain
 //	stats.go     counters
@@ -38,7 +39,7 @@
 // does not speak or a role that it does not have, 5.08 a loop. These answers
 // are not protected and cannot be: whoever is on the path can say the same.
 //
-// Limits: UDP only. One socket listens. A wildcard listener answers from the
+// Limits: UDP only, and tried on Linux only. One socket listens. A wildcard listener answers from the
 // address that the system chooses, which on a machine with several may be
 // another than the one that was asked. Outer block-wise passes as it is and is
 // not cut for a smaller next hop. There is no limit to what an unverified

@@ -104,9 +104,10 @@ func (sh *shard) fail(now time.Time, ex *exchange, why *refusal) {
 	sh.answer(now, ex.from, in, why)
 }
 
-// answer answers an accepted request with an error of the proxy's own.
+// answer answers an accepted request with an error of the proxy's own, never
+// confirmable: whoever forges a source address would have it retransmitted there.
 func (sh *shard) answer(now time.Time, g *leg, in *incoming, why *refusal) {
-	_, _ = g.messages().Respond(now, in, replyType(in), why.code, why.body(), nil) // full: the client asks again
+	_, _ = g.messages().Respond(now, in, coap.NonConfirmable, why.code, why.body(), nil) // full: the client asks again
 }
 
 // replyType is the type of an answer that is not piggybacked.

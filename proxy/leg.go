@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/oscorelay/oscorelay/internal/coap/message"
+	"golang.org/x/net/ipv4"
 )
 
 // leg is one socket of the proxy, with the message IDs and tokens that belong
@@ -14,6 +15,7 @@ import (
 type leg struct {
 	sh    *shard
 	conn  *net.UDPConn
+	batch *ipv4.PacketConn // the same socket
 	layer *message.Layer[netip.AddrPort]
 	dirty bool
 
@@ -32,13 +34,6 @@ type clientKey struct {
 	token string
 }
 
-// packet is a datagram on its way out.
-type packet struct {
-	conn *net.UDPConn
-	to   netip.AddrPort
-	data []byte
-}
-
 func (sh *shard) newLeg(conn *net.UDPConn, front bool) *leg {
 	cfg := &sh.p.cfg
 	m := message.Config{NStart: cfg.ServerNStart, MaxPeers: cfg.MaxPeers, MaxBytes: cfg.MaxBytes, AckTimeout: cfg.AckTimeout, AckDelay: cfg.AckDelay}
@@ -46,7 +41,7 @@ func (sh *shard) newLeg(conn *net.UDPConn, front bool) *leg {
 		m.NStart, m.ReuseIDs = cfg.ClientNStart, true
 	}
 	return &leg{
-		sh: sh, conn: conn,
+		sh: sh, conn: conn, batch: ipv4.NewPacketConn(conn),
 		layer:   message.New[netip.AddrPort](m),
 		byToken: map[string]*exchange{}, byClient: map[clientKey]*exchange{},
 	}
@@ -61,51 +56,41 @@ func (g *leg) messages() *message.Layer[netip.AddrPort] {
 	return g.layer
 }
 
-// read takes in datagrams until the socket is closed.
+// read takes in datagrams until the socket is closed: as many as are there, up
+// to batch, with one system call, and sends what comes of them likewise.
 func (g *leg) read() {
+	n := batch
+	if g.client.IsValid() {
+		n = 1 // one of thousands: memory counts for more
+	}
 	limit := g.sh.p.cfg.MaxDatagram
-	buf := make([]byte, limit+1)
-	var out []packet
+	in, out := make([]ipv4.Message, n), batches{}
+	for i := range in {
+		in[i].Buffers = [][]byte{make([]byte, limit+1)}
+	}
 	for {
-		n, from, err := g.conn.ReadFromUDPAddrPort(buf)
+		n, err := g.batch.ReadBatch(in, 0)
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
 		if err != nil {
 			continue // an earlier datagram found no receiver
 		}
-		if n > limit {
-			g.sh.p.counters.malformed.Add(1)
-			continue
-		}
-		from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
 		g.sh.mu.Lock()
-		g.receive(time.Now(), from, buf[:n])
-		out = g.sh.output(out[:0])
-		g.sh.mu.Unlock()
-		transmit(out)
-	}
-}
-
-// transmit sends datagrams. What cannot be sent is lost, as in the network:
-// the message layer sends it again.
-func transmit(out []packet) {
-	for i := range out {
-		_, _ = out[i].conn.WriteToUDPAddrPort(out[i].data, out[i].to)
-		out[i].data = nil
-	}
-}
-
-// output collects what the legs have to send.
-func (sh *shard) output(out []packet) []packet {
-	for _, g := range sh.dirty {
-		g.dirty = false
-		for _, p := range g.layer.Output() {
-			out = append(out, packet{g.conn, p.Peer, p.Data})
+		now := time.Now()
+		for i := range in[:n] {
+			addr, ok := in[i].Addr.(*net.UDPAddr)
+			if !ok || in[i].N > limit {
+				g.sh.p.counters.malformed.Add(1)
+				continue
+			}
+			from := addr.AddrPort()
+			g.receive(now, netip.AddrPortFrom(from.Addr().Unmap(), from.Port()), in[i].Buffers[0][:in[i].N])
 		}
+		out.collect(g.sh)
+		g.sh.mu.Unlock()
+		out.transmit()
 	}
-	sh.dirty = sh.dirty[:0]
-	return out
 }
 
 // receive handles one datagram.

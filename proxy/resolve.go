@@ -49,8 +49,9 @@ func (sh *shard) resolve(now time.Time, host string, f func(now time.Time, addr 
 			sh.names[host] = resolved{addrs[0].Unmap(), now}
 			f(now, addrs[0].Unmap(), nil)
 		}
-		out := sh.output(nil)
+		var out batches
+		out.collect(sh)
 		sh.mu.Unlock()
-		transmit(out)
+		out.transmit()
 	})
 }

@@ -268,7 +268,7 @@ func (sh *shard) tick(now time.Time) {
 func (sh *shard) run(ctx context.Context) {
 	t := time.NewTicker(50 * time.Millisecond)
 	defer t.Stop()
-	var out []packet
+	var out batches
 	for {
 		select {
 		case <-ctx.Done():
@@ -279,15 +279,15 @@ func (sh *shard) run(ctx context.Context) {
 			if now.Sub(sh.p.swept) > time.Second {
 				sh.p.swept = now
 			}
-			out = sh.output(out[:0])
+			out.collect(sh)
 			sh.mu.Unlock()
-			transmit(out)
+			out.transmit()
 		}
 	}
 }
 
-// open starts an upstream leg.
-func (sh *shard) open() (*leg, error) {
+// open starts an upstream leg, of one client if its address is valid.
+func (sh *shard) open(client netip.AddrPort) (*leg, error) {
 	if sh.closed {
 		return nil, net.ErrClosed
 	}
@@ -296,6 +296,7 @@ func (sh *shard) open() (*leg, error) {
 		return nil, err
 	}
 	g := sh.newLeg(conn, false)
+	g.client, g.hops = client, map[netip.AddrPort]bool{}
 	sh.legs = append(sh.legs, g)
 	sh.wg.Go(g.read)
 	return g, nil

@@ -13,7 +13,7 @@ import (
 // server (RFC 7252 §4.4).
 func (sh *shard) nextShared() error {
 	if len(sh.legs)-1 < sh.p.cfg.MaxUpstream {
-		if _, err := sh.open(); err != nil {
+		if _, err := sh.open(netip.AddrPort{}); err != nil {
 			return err
 		}
 		sh.shared = len(sh.legs) - 1
@@ -31,11 +31,11 @@ func (sh *shard) ownLeg(now time.Time, client netip.AddrPort) (*leg, error) {
 	if len(sh.own) >= sh.p.cfg.MaxUpstream && !sh.dropOwn(now) {
 		return nil, message.ErrFull
 	}
-	g, err := sh.open()
+	g, err := sh.open(client)
 	if err != nil {
 		return nil, err
 	}
-	g.client, g.hops, g.used = client, map[netip.AddrPort]bool{}, now
+	g.used = now
 	sh.own[client] = g
 	return g, nil
 }

@@ -282,6 +282,10 @@ func TestForgedResponse(t *testing.T) {
 	req, from := origin.want(coap.Confirmable, coap.GET)
 	ack := coap.Datagram{Type: coap.Acknowledgement, Code: coap.Content, MessageID: req.MessageID, Token: req.Token, Body: coap.AppendPayload(nil, []byte("forged"))}
 	forger.send(from, ack)
+	seen := ack // by somebody on the path, who sends from elsewhere
+	seen.Type = coap.NonConfirmable
+	forger.send(from, seen)
+	forger.want(coap.Reset, coap.Empty)
 	other := ack
 	other.Token = []byte("guess")
 	origin.send(from, other)
@@ -342,4 +346,44 @@ func TestFlood(t *testing.T) {
 	if st := p.Stats(); st.Shed == 0 || st.Malformed == 0 {
 		t.Errorf("%+v", st)
 	}
+}
+
+// TestDualStack: a wildcard listener serves IPv4 and IPv6, and leads from one
+// to the other.
+func TestDualStack(t *testing.T) {
+	six, err := net.ListenUDP("udp6", &net.UDPAddr{IP: net.IPv6loopback})
+	if err != nil {
+		t.Skip("this machine has no IPv6:", err)
+	}
+	t.Cleanup(func() { six.Close() })
+	newer, older := &socket{t: t, conn: six}, open(t)
+	p := start(t, proxy.Config{Listen: ":0", Routes: []proxy.Route{{Host: "six", To: newer.addr()}, {To: older.addr()}}})
+	for name, c := range map[string]struct {
+		client, origin *socket
+		host           string
+		at             string
+	}{
+		"IPv4 to IPv6": {open(t), newer, "six", "127.0.0.1"},
+		"IPv6 to IPv4": {&socket{t: t, conn: dialSix(t)}, older, "four", "::1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			to := netip.AddrPortFrom(netip.MustParseAddr(c.at), p.Addr().Port())
+			c.client.ask(to, coap.Confirmable, "t", options(coap.URIHost, c.host))
+			req, from := c.origin.want(coap.Confirmable, coap.GET)
+			c.origin.send(from, coap.Datagram{Type: coap.Acknowledgement, Code: coap.Content, MessageID: req.MessageID, Token: req.Token})
+			if _, back := c.client.want(coap.Acknowledgement, coap.Content); back != to {
+				t.Errorf("answered from %v", back)
+			}
+		})
+	}
+}
+
+func dialSix(t *testing.T) *net.UDPConn {
+	t.Helper()
+	c, err := net.ListenUDP("udp6", &net.UDPAddr{IP: net.IPv6loopback})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
 }

@@ -142,6 +142,9 @@ func TestForgedRequestLeavesNoTrace(t *testing.T) {
 	if d := one(t, l); d.Code != coap.Content {
 		t.Fatalf("a duplicate was answered with %+v", d)
 	}
+	if ev := l.Receive(start, "c", forged); ev.Kind != Request {
+		t.Fatal("another message with the message ID of an accepted one is no duplicate of it")
+	}
 	if ev := l.Receive(start, "other", genuine); ev.Kind != Request {
 		t.Fatal("the same bytes from another peer are no duplicate")
 	}
@@ -346,7 +349,7 @@ func TestBounds(t *testing.T) {
 	}
 	l.Advance(start.Add(2*l.lifetime), func(Event[string]) {})
 	l.Advance(start.Add(4*l.lifetime), func(Event[string]) {})
-	if p, r, s := l.Size(); p+r+s+l.bytes+len(l.timers)+l.order.n != 0 {
+	if p, r, s := l.Size(); p+r+s+l.bytes+len(l.timers)+l.order.n+len(l.sent) != 0 {
 		t.Fatalf("%d peers, %d received, %d sent, %d bytes after their lifetime", p, r, s, l.bytes)
 	}
 }
