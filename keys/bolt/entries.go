@@ -17,7 +17,7 @@ import (
 )
 
 // chunkSize is how many entries one transaction of an import takes.
-const chunkSize = 50_000
+const chunkSize = 250_000
 
 // Put writes entries, in place of those of the same names. A keyring that is
 // open already does not see them.
@@ -31,7 +31,7 @@ func (st *Store) Put(ctx context.Context, fresh bool, entries ...keys.Entry) err
 	return st.Import(ctx, fresh, entries, nil)
 }
 
-// Import is [Store.Put] for many entries: sorted, in transactions of some ten
+// Import is [Store.Put] for many entries: sorted, in transactions of some hundred
 // thousand. progress, if there is one, is called with how many of the steps are
 // done. An import that was cut short is complete when it has been run again.
 func (st *Store) Import(ctx context.Context, fresh bool, entries []keys.Entry, progress func(done, of int)) error {
