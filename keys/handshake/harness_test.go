@@ -59,6 +59,18 @@ func newParty(t testing.TB, name string, kid byte, change func(*Config)) *party 
 	return p
 }
 
+// reasons counts the events of a reason.
+func (p *party) reasons(reason string) (n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, e := range p.events {
+		if e.Reason == reason {
+			n++
+		}
+	}
+	return n
+}
+
 // pair returns a client and a server that know each other.
 func pair(t testing.TB, change func(*Config)) (client, server *party) {
 	t.Helper()
