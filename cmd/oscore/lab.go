@@ -50,7 +50,7 @@ func runLab(ctx context.Context, io stdio, args []string) (err error) {
 		}
 		if r.Part != part {
 			part = r.Part
-			fmt.Fprintf(io.out, "\n%-26s %-6s %-27s %s\n", map[string]string{"traffic": "WHAT MUST WORK", "attack": "WHAT MUST NOT"}[part], "", "verdict", "relay saw (datagrams)")
+			fmt.Fprintf(io.out, "\n%-26s %-6s %-27s %s\n", map[string]string{"traffic": "WHAT MUST WORK", "attack": "WHAT MUST NOT", "handshake": "NO SHARED SECRET: EDHOC"}[part], "", "verdict", "relay saw (datagrams)")
 		}
 		mark := "ok"
 		if !r.OK {
@@ -65,7 +65,7 @@ func runLab(ctx context.Context, io stdio, args []string) (err error) {
 		return errors.New("a property did not hold: see the steps marked FAILED")
 	}
 	if !*asJSON {
-		fmt.Fprintf(io.out, "\nEverything held, in %.1f s. The relay saw addresses, sizes, timing, tokens, the\nkey identifiers and sequence numbers of option 9; nothing else.\n", time.Since(began).Seconds())
+		fmt.Fprintf(io.out, "\nEverything held, in %.1f s. The relay saw addresses, sizes, timing, tokens, the\nkey identifiers and sequence numbers of option 9, and message_1; nothing else.\n", time.Since(began).Seconds())
 	}
 	return nil
 }

@@ -7,5 +7,6 @@ import (
 )
 
 func TestImports(t *testing.T) {
-	floors.Imports(t, "std", "./internal/coap", "./internal/demo", "./internal/mallory", "./keys", "./keys/file", "./oscore")
+	floors.Imports(t, "std", "./internal/coap", "./internal/demo", "./internal/mallory", "./keys", "./keys/edhoc", "./keys/file", "./keys/handshake", "./oscore", "./oscore/gocoap",
+		"github.com/plgd-dev/go-coap/v3/net", "github.com/plgd-dev/go-coap/v3/options", "github.com/plgd-dev/go-coap/v3/udp")
 }

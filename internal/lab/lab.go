@@ -27,7 +27,7 @@ type Config struct {
 
 // Row is one step of a run.
 type Row struct {
-	Part    string `json:"part"` // traffic or attack
+	Part    string `json:"part"` // traffic, attack or handshake
 	Step    string `json:"step"`
 	Saw     string `json:"saw"` // what the relay saw
 	Verdict string `json:"verdict"`
@@ -83,7 +83,12 @@ func Run(ctx context.Context, cfg Config) (ok bool, err error) {
 			}
 		}
 	}
-	return ok, nil
+	row := cfg.Row
+	if row == nil {
+		row = func(Row) {}
+	}
+	shook, err := runHandshakes(ctx, row)
+	return ok && shook, err
 }
 
 // step is one row to be: it returns its verdict.
