@@ -8,7 +8,7 @@
 // First everyday traffic, with kill -9 of either side, then the attacks. Each
 // step yields a [Row]; a row that is not OK is a failure of the software.
 //
-//	lab.go    the parties and the run
+//	lab.go        the parties and the run
 //	process.go    child processes that speak JSON lines
 //	traffic.go    what must work
 //	attacks.go    what must not
