@@ -297,10 +297,8 @@ func TestHostileRelay(t *testing.T) {
 
 func hostileRelay(t *rapid.T) {
 	w := newWorld(t)
+	w.nodes[0].begin(0, false) // there is always something to play with
 	pick := func() *packet {
-		if len(w.wire) == 0 {
-			t.Skip("nothing was sent")
-		}
 		return w.wire[rapid.IntRange(0, len(w.wire)-1).Draw(t, "packet")]
 	}
 	who := func() *node { return w.nodes[rapid.IntRange(0, 1).Draw(t, "node")] }
@@ -311,7 +309,7 @@ func hostileRelay(t *rapid.T) {
 		},
 		"last": func(t *rapid.T) { // the newest message: what a friendly relay would do
 			if len(w.wire) == 0 {
-				t.Skip("nothing was sent")
+				return
 			}
 			w.deliver(w.wire[len(w.wire)-1])
 		},
@@ -326,7 +324,7 @@ func hostileRelay(t *rapid.T) {
 		"flip": func(t *rapid.T) {
 			p := *pick()
 			if len(p.m.Body) == 0 {
-				t.Skip("no body")
+				return
 			}
 			p.m.Body = bytes.Clone(p.m.Body)
 			i := rapid.IntRange(0, len(p.m.Body)-1).Draw(t, "byte")
