@@ -38,6 +38,7 @@ type shakers struct {
 	ring           *keys.Keyring // the server's
 	relay          *mallory.Relay
 	seen           int
+	mu             sync.Mutex // what a script and its step share
 	close          []func()
 }
 
@@ -134,13 +135,13 @@ func (s *shakers) saw() string {
 	return fmt.Sprintf("%d, EDHOC", n)
 }
 
-// script edits the payload of every EDHOC message; n is its number, 1 to 4.
+// script edits the payload of every EDHOC message; n is its number, 1 to 4. The
+// relay calls edit while it holds s.mu.
 func (s *shakers) script(edit func(n int, payload []byte) []byte) {
-	var mu sync.Mutex
 	last := 0
 	s.relay.SetScript(func(p mallory.Packet) [][]byte {
-		mu.Lock()
-		defer mu.Unlock()
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		return [][]byte{mallory.Edit(p.Data, func(d *coap.Datagram, _ *coap.Options, payload *[]byte) {
 			switch {
 			case len(*payload) == 0:
@@ -173,6 +174,8 @@ func shake(ctx context.Context, s *shakers) (string, error) {
 	if s.ring.Len() != 1 {
 		return "", errors.New("the server has no context")
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	return fmt.Sprintf("%d+%d+%d+%d bytes", lengths[1], lengths[2], lengths[3], lengths[4]), nil
 }
 
@@ -183,8 +186,8 @@ func shakeFlipped(ctx context.Context, s *shakers) (string, error) {
 	before, _ := s.ring.Get("edhoc:device")
 	flips := 0
 	for message := 1; message <= 4; message++ {
-		for i, reached := 0, true; reached; i++ {
-			reached = false
+		for i := 0; ; i++ {
+			var reached bool // s.mu
 			s.script(func(n int, payload []byte) []byte {
 				if n == message && i < len(payload) {
 					reached = true
@@ -193,7 +196,10 @@ func shakeFlipped(ctx context.Context, s *shakers) (string, error) {
 				return payload
 			})
 			err := s.shake(ctx)
-			if !reached {
+			s.mu.Lock()
+			flipped := reached
+			s.mu.Unlock()
+			if !flipped {
 				break
 			}
 			flips++
