@@ -112,7 +112,7 @@ func (r *Incoming) tooLarge() Result {
 // the whole for the requests to come (RFC 7959 §2.4). A response that fits one
 // block is returned as it is.
 func (e *Endpoint) slice(now time.Time, r *Incoming, resp request) request {
-	if _, ok := resp.opts.Get(coap.Block2); ok {
+	if _, ok := resp.opts.Get(coap.Block2); ok || e.cfg.Transparent {
 		return resp // the application slices by itself
 	}
 	fits, szx := e.limits(r.Peer, optionsSize(resp.opts))

@@ -135,7 +135,9 @@ func (e *Endpoint) Begin(_ time.Time, peer string, m oscore.Message, o RequestOp
 }
 
 // manual reports whether the application asks for blocks itself.
-func (x *Exchange) manual() bool { return x.marks.has&(hasBlock1|hasBlock2) != 0 }
+func (x *Exchange) manual() bool {
+	return x.e.cfg.Transparent || x.marks.has&(hasBlock1|hasBlock2) != 0
+}
 
 // base returns the application's request taken apart.
 func (x *Exchange) base() request {
@@ -204,6 +206,9 @@ func (x *Exchange) receive(m oscore.Message) Step {
 		return x.fail(err)
 	}
 	resp.opts = resp.opts.Without(coap.Echo)
+	if x.e.cfg.Transparent {
+		return x.finish(resp.message(resp.payload), k.has&hasObserve != 0)
+	}
 	if step, done := x.receiveBlock1(resp, k); !done {
 		return step
 	}

@@ -26,6 +26,15 @@ type Config struct {
 	Freshness func(peer string, method coap.Code, path string) Freshness
 	// EchoLifetime is how long an Echo value proves freshness; 0 means 30 s.
 	EchoLifetime time.Duration
+	// Transparent makes the endpoint leave block-wise transfer to those at both
+	// ends: every block is a request of its own, in both roles, and bodies are
+	// neither put together nor cut. It is for a gateway, which then holds no
+	// body, and loses none when it is restarted.
+	Transparent bool
+	// Moved, if set, tells that a request came from another source than the
+	// peer's earlier ones: it must then be proven fresh (RFC 9175 §2.3), as with
+	// FreshAlways, since a message held back can be delivered from anywhere.
+	Moved func(peer, source string) bool
 	// BlockSize is the largest block sent, in bytes: 16 to 1024; 0 means 1024.
 	BlockSize int
 	// MaxBody bounds a reassembled body, in bytes; 0 means 1 MiB.

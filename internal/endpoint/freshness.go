@@ -91,7 +91,8 @@ func (e *Endpoint) proves(now time.Time, peer string, m oscore.Message) bool {
 
 // mustProve reports whether the request must carry a fresh Echo, and whether
 // its answers offer one for the next.
-func (e *Endpoint) mustProve(r *Incoming, code byte) (must, offer bool) {
+func (e *Endpoint) mustProve(r *Incoming) (must, offer bool) {
+	code := r.opened.Code
 	if e.cfg.Freshness == nil || r.Peer.Settings().NoEcho {
 		return false, false
 	}

@@ -133,8 +133,11 @@ func (r *Incoming) begin(o *Observation) {
 
 // plain reports whether the response goes out as the application made it.
 func (r *Incoming) plain(k marks) bool {
-	if r.marks.has&(hasBlock1|hasBlock2) != 0 || r.offerEcho || k.has&hasTag != 0 {
+	if !r.e.cfg.Transparent && r.marks.has&(hasBlock1|hasBlock2) != 0 || r.offerEcho || k.has&hasTag != 0 {
 		return false
+	}
+	if r.e.cfg.Transparent {
+		return true
 	}
 	fits, _ := r.e.limits(r.Peer, k.options)
 	return k.has&hasBlock2 != 0 || k.payload <= fits
@@ -144,7 +147,7 @@ func (r *Incoming) plain(k marks) bool {
 func (r *Incoming) finish(now time.Time, resp request) oscore.Message {
 	resp.opts = resp.opts.Without(coap.RequestTag) // RFC 9175 §3.4
 	resp = r.e.slice(now, r, resp)
-	if r.marks.has&hasBlock1 != 0 {
+	if r.marks.has&hasBlock1 != 0 && !r.e.cfg.Transparent {
 		resp.opts = resp.opts.Add(coap.Block1, r.marks.block1.Append(nil))
 	}
 	if r.offerEcho {

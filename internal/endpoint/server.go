@@ -160,17 +160,20 @@ func (e *Endpoint) verified(now time.Time, in Inbound, r *Incoming, m oscore.Mes
 		r.report(ReasonForbidden, nil)
 		return r.reply(coap.Forbidden, ReasonForbidden)
 	}
-	return e.admit(now, r, fresh)
+	return e.admit(now, in, r, fresh)
 }
 
 // admit applies the freshness policy, then the block-wise layer.
-func (e *Endpoint) admit(now time.Time, r *Incoming, fresh bool) Result {
+func (e *Endpoint) admit(now time.Time, in Inbound, r *Incoming, fresh bool) Result {
 	k := &r.marks
-	must, offer := e.mustProve(r, r.opened.Code)
+	must, offer := e.mustProve(r)
 	if k.has&hasBlock1 != 0 && k.block1.Num > 0 && k.block1.More {
 		// Of an upload the first block is challenged, to spare the others, and
 		// the last, which applies it.
 		must = false
+	}
+	if e.cfg.Moved != nil && !r.Peer.Settings().NoEcho && e.cfg.Moved(r.Peer.Name(), in.Source) {
+		must = true
 	}
 	if fresh {
 		e.proved(r.Peer.Name())
@@ -191,6 +194,9 @@ func (e *Endpoint) admit(now time.Time, r *Incoming, fresh bool) Result {
 // application has no use for, unless the endpoint answers it by itself.
 func (e *Endpoint) transfer(now time.Time, r *Incoming) Result {
 	k := &r.marks
+	if e.cfg.Transparent {
+		return e.pass(r)
+	}
 	if k.has&hasBlock1 != 0 {
 		whole, res := e.receiveBlock1(now, r, k.block1)
 		if !whole {
@@ -213,6 +219,19 @@ func (e *Endpoint) transfer(now time.Time, r *Incoming) Result {
 	in := *r.inner() // which goes on holding all options, for keys
 	in.opts = in.opts.Without(coap.Block1, coap.Block2, coap.Echo, coap.RequestTag)
 	r.Message = in.message(in.payload)
+	return Result{Verdict: Deliver, Incoming: r, Verified: true, Peer: r.Peer.Name()}
+}
+
+// pass delivers a request with its blocks, for a Transparent endpoint.
+func (e *Endpoint) pass(r *Incoming) Result {
+	if r.marks.has&hasObserve != 0 && r.marks.observe == 1 {
+		e.cancel(r)
+	}
+	if r.marks.has&hasEcho != 0 {
+		in := *r.inner()
+		in.opts = in.opts.Without(coap.Echo)
+		r.Message = in.message(in.payload)
+	}
 	return Result{Verdict: Deliver, Incoming: r, Verified: true, Peer: r.Peer.Name()}
 }
 

@@ -174,7 +174,7 @@ func BenchmarkJournal(b *testing.B) {
 		for pb.Next() {
 			i := n.Add(1)
 			x := Exchange{"server", uint16(i), binary.BigEndian.AppendUint64(nil, uint64(i))}
-			if _, _, err := st.Begin(ctx, x, time.Unix(0, i)); err != nil {
+			if _, _, err := st.Begin(ctx, x, nil, time.Unix(0, i)); err != nil {
 				b.Error(err)
 				return
 			}

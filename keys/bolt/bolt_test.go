@@ -591,20 +591,26 @@ func TestJournal(t *testing.T) {
 	st := mustOpen(t, base)
 	t0 := time.Unix(1_700_000_000, 0)
 	x := Exchange{"server", 0xbeef, []byte{1, 2, 3}}
-	if _, repeated, err := st.Begin(ctx, x, t0); repeated || err != nil {
+	if _, repeated, err := st.Begin(ctx, x, []byte("a secret question"), t0); repeated || err != nil {
 		t.Fatal(repeated, err)
 	}
 	st.die() // kill -9 in the middle
 	st = mustOpen(t, base)
-	o, repeated, err := st.Begin(ctx, x, t0.Add(time.Second))
-	if err != nil || !repeated || o.Done || !o.Begun.Equal(t0) {
+	o, repeated, err := st.Begin(ctx, x, []byte("a secret question"), t0.Add(time.Second))
+	if err != nil || !repeated || o.Done || !o.Begun.Equal(t0) || string(o.Request) != "a secret question" {
 		t.Fatalf("%+v, %v, %v", o, repeated, err)
+	}
+	if err := st.Again(ctx, x, []byte("the question with an Echo")); err != nil {
+		t.Fatal(err)
+	}
+	if o, _, err = st.Begin(ctx, x, nil, t0); err != nil || string(o.Request) != "the question with an Echo" || !o.Begun.Equal(t0) {
+		t.Fatalf("%+v, %v", o, err)
 	}
 	for _, other := range []Exchange{{"server", 0xbeee, x.Token}, {"server", x.MessageID, nil}, {"server2", x.MessageID, x.Token}} {
 		if err := st.Finish(ctx, other, nil); !errors.Is(err, ErrNotBegun) {
 			t.Errorf("%+v: %v", other, err)
 		}
-		if _, repeated, err := st.Begin(ctx, other, t0.Add(time.Minute)); repeated || err != nil {
+		if _, repeated, err := st.Begin(ctx, other, nil, t0.Add(time.Minute)); repeated || err != nil {
 			t.Errorf("%+v: %v, %v", other, repeated, err)
 		}
 	}
@@ -613,11 +619,11 @@ func TestJournal(t *testing.T) {
 	}
 	st.die()
 	raw, err := os.ReadFile(filepath.Join(base, "store", "store.db"))
-	if err != nil || bytes.Contains(raw, []byte("a secret answer")) {
-		t.Error("the response stands in the clear", err)
+	if err != nil || bytes.Contains(raw, []byte("a secret ")) {
+		t.Error("the request or the response stands in the clear", err)
 	}
 	st = mustOpen(t, base)
-	if o, repeated, err = st.Begin(ctx, x, t0); err != nil || !repeated || !o.Done || string(o.Response) != "a secret answer" {
+	if o, repeated, err = st.Begin(ctx, x, []byte("a secret question"), t0); err != nil || !repeated || !o.Done || string(o.Response) != "a secret answer" {
 		t.Fatalf("%+v, %v, %v", o, repeated, err)
 	}
 	n := 0

@@ -41,7 +41,7 @@ func Example() {
 	// An unsafe request is entered before it goes on.
 	x := bolt.Exchange{Peer: "server", MessageID: 0x1234, Token: []byte{7}}
 	for range 2 {
-		_, repeated, err := st.Begin(ctx, x, time.Now())
+		_, repeated, err := st.Begin(ctx, x, nil, time.Now())
 		if err != nil {
 			panic(err)
 		}

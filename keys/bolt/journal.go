@@ -21,10 +21,12 @@ type Exchange struct {
 // Outcome is what the journal knows of an exchange.
 type Outcome struct {
 	// Done says that Response is the answer. Without it the request went on, or
-	// was about to, and whether it ran is not known: it must not go on again.
+	// was about to, and whether it ran is not known: it must not go on again but
+	// as the same message, which its receiver can tell.
 	Done     bool
 	Begun    time.Time // in whole nanoseconds since 1970
-	Response []byte    // sealed at rest
+	Request  []byte    // what was about to be sent, until it is done; sealed at rest
+	Response []byte    // likewise
 }
 
 // journalKey is the length of the peer's name and the name, the message ID, and
@@ -46,25 +48,34 @@ func parseJournalKey(b []byte) (x Exchange, err error) {
 	return Exchange{string(b[1:n]), binary.BigEndian.Uint16(b[n:]), bytes.Clone(b[n+2:])}, nil
 }
 
-// A value is the time (8) and, when it is done, the sealed response.
+// A value is the time (8), whether it is done (1), and the request or the
+// response, sealed.
 func (st *Store) outcome(key, b []byte) (o Outcome, err error) {
-	if len(b) < 8 {
+	if len(b) < 9 {
 		return o, fmt.Errorf("keys/bolt: the journal: %w", errDamaged)
 	}
 	o.Begun = time.Unix(0, int64(binary.BigEndian.Uint64(b)))
-	if len(b) > 8 {
-		o.Done = true
-		if o.Response, err = st.open(bucketJournal, key, b[8:]); err != nil {
-			return o, fmt.Errorf("keys/bolt: the journal: %w", err)
-		}
+	data, err := st.open(bucketJournal, key, b[9:])
+	if err != nil {
+		return o, fmt.Errorf("keys/bolt: the journal: %w", err)
+	}
+	if o.Done = b[8] == journalDone; o.Done {
+		o.Response = data
+	} else {
+		o.Request = data
 	}
 	return o, nil
 }
 
+const (
+	journalBegun = 0
+	journalDone  = 1
+)
+
 // Begin enters an exchange before its request goes on. If it is in the journal
 // already that is left as it is, and Begin returns it: a repetition, whose
 // request must not go on again.
-func (tx *Tx) Begin(x Exchange, now time.Time) (earlier Outcome, repeated bool, err error) {
+func (tx *Tx) Begin(x Exchange, request []byte, now time.Time) (earlier Outcome, repeated bool, err error) {
 	key, err := journalKey(x)
 	if err != nil {
 		return earlier, false, err
@@ -78,14 +89,28 @@ func (tx *Tx) Begin(x Exchange, now time.Time) (earlier Outcome, repeated bool, 
 		return earlier, err == nil, err
 	}
 	at := binary.BigEndian.AppendUint64(nil, uint64(now.UnixNano()))
-	if err := b.Put(key, at); err != nil {
+	if err := b.Put(key, tx.journalled(at, journalBegun, key, request)); err != nil {
 		return earlier, false, err
 	}
 	return earlier, false, tx.tx.Bucket(bucketTimes).Put(append(at, key...), nil)
 }
 
+func (tx *Tx) journalled(at []byte, kind byte, key, data []byte) []byte {
+	return append(append(bytes.Clone(at), kind), tx.st.seal(bucketJournal, key, data)...)
+}
+
+// Again puts another request in the place of the one that an exchange began
+// with, before it goes on: the receiver did not act on the first.
+func (tx *Tx) Again(x Exchange, request []byte) error {
+	return tx.change(x, journalBegun, request)
+}
+
 // Finish keeps the response of an exchange that was begun, for its repetitions.
 func (tx *Tx) Finish(x Exchange, response []byte) error {
+	return tx.change(x, journalDone, response)
+}
+
+func (tx *Tx) change(x Exchange, kind byte, data []byte) error {
 	key, err := journalKey(x)
 	if err != nil {
 		return err
@@ -98,7 +123,7 @@ func (tx *Tx) Finish(x Exchange, response []byte) error {
 	if len(v) < 8 {
 		return ErrNotBegun
 	}
-	return b.Put(key, append(bytes.Clone(v[:8]), tx.st.seal(bucketJournal, key, response)...))
+	return b.Put(key, tx.journalled(v[:8], kind, key, data))
 }
 
 // Expire deletes the exchanges that began before a time: EXCHANGE_LIFETIME ago,
@@ -143,12 +168,17 @@ func (tx *Tx) Journal(fn func(Exchange, Outcome) error) error {
 }
 
 // Begin is [Tx.Begin] in a transaction of its own.
-func (st *Store) Begin(ctx context.Context, x Exchange, now time.Time) (earlier Outcome, repeated bool, err error) {
+func (st *Store) Begin(ctx context.Context, x Exchange, request []byte, now time.Time) (earlier Outcome, repeated bool, err error) {
 	err = st.Update(ctx, func(tx *Tx) (err error) {
-		earlier, repeated, err = tx.Begin(x, now)
+		earlier, repeated, err = tx.Begin(x, request, now)
 		return err
 	})
 	return earlier, repeated, err
+}
+
+// Again is [Tx.Again] in a transaction of its own.
+func (st *Store) Again(ctx context.Context, x Exchange, request []byte) error {
+	return st.Update(ctx, func(tx *Tx) error { return tx.Again(x, request) })
 }
 
 // Finish is [Tx.Finish] in a transaction of its own.

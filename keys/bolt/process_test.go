@@ -74,7 +74,7 @@ func child(what, base string) error {
 		}
 		// Each process retransmits the requests of all before it.
 		x := Exchange{"server", uint16(n), []byte{1}}
-		_, repeated, err := st.Begin(ctx, x, time.Unix(int64(n), 0))
+		_, repeated, err := st.Begin(ctx, x, nil, time.Unix(int64(n), 0))
 		if err != nil {
 			return err
 		}
