@@ -1,7 +1,8 @@
 // Package bolt keeps a daemon's keys, their sequence numbers, its observations and
-// its journal of unsafe requests in one file, on go.etcd.io/bbolt.
+// facts of devices and its journal of unsafe requests in one file, on
+// go.etcd.io/bbolt.
 //
-//	DIR/store.db   everything; entries, observed requests and responses sealed
+//	DIR/store.db   everything; entries, facts, observed requests and responses sealed
 //	DIR/root.key   the root key, mode 0600; Options.RootKey puts it elsewhere
 //	DIR/lock       held while the store is open
 //	ANCHORS/…      where the store has got to, outside DIR and its backups
@@ -41,10 +42,10 @@
 //
 // # Sealing at rest
 //
-// Entries, data of observations and responses in the journal are sealed with
+// Entries, facts, data of observations and responses in the journal are sealed with
 // AES-256-GCM under a key that HKDF-SHA-256 derives from the root key and the
 // store's salt, with random nonces (2^32 writes at most), bound to their place.
-// Names, tokens, identities and numbers are in the clear. Whoever can write the
+// Names, tokens, keys of facts, identities and numbers are in the clear. Whoever can write the
 // file can put an older record back in its place, or leave one out.
 //
 //	open.go       Open, Close, what taints
@@ -55,6 +56,8 @@
 //	entries.go    entries, bulk import
 //	index.go      what entries may not share
 //	tx.go         Update and View
+//	places.go     the small number of each entry
+//	facts.go      small durable facts of a device
 //	observe.go    observations
 //	journal.go    unsafe requests
 //	seal.go       sealing

@@ -3,6 +3,7 @@ package bolt
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
 	"runtime"
 	"slices"
@@ -218,19 +219,26 @@ func (st *Store) putIdentities(tx *bbolt.Tx, fresh bool, entries []keys.Entry, a
 func (st *Store) putEntries(tx *bbolt.Tx, entries []keys.Entry, part []int) error {
 	b := tx.Bucket(bucketEntries)
 	b.FillPercent = 0.9 // they mostly come in order
+	places, err := newPlaces(tx)
+	if err != nil {
+		return err
+	}
 	for _, i := range part {
 		plain, err := vault.MarshalEntry(&entries[i])
 		if err != nil {
 			return err
 		}
 		name := []byte(entries[i].Name)
-		err = b.Put(name, st.seal(bucketEntries, name, plain))
+		place, err := places.of(name, b.Get(name))
+		if err == nil {
+			err = b.Put(name, st.sealEntry(name, place, plain))
+		}
 		clear(plain)
 		if err != nil {
 			return err
 		}
 	}
-	return nil
+	return places.save()
 }
 
 // dropIndex deletes what the index holds of an entry that is there.
@@ -253,16 +261,26 @@ func (st *Store) dropIndex(tx *bbolt.Tx, name string) error {
 }
 
 func (st *Store) entry(tx *bbolt.Tx, name string) (e keys.Entry, ok bool, err error) {
-	box := tx.Bucket(bucketEntries).Get([]byte(name))
-	if box == nil {
+	value := tx.Bucket(bucketEntries).Get([]byte(name))
+	if value == nil {
 		return e, false, nil
 	}
-	e, err = st.unsealEntry([]byte(name), box)
+	e, err = st.unsealEntry([]byte(name), value)
 	return e, err == nil, err
 }
 
-func (st *Store) unsealEntry(name, box []byte) (e keys.Entry, err error) {
-	plain, err := st.open(bucketEntries, name, box)
+// sealEntry returns the value of an entry: its place, and the rest sealed for name
+// and place.
+func (st *Store) sealEntry(name []byte, place uint32, plain []byte) []byte {
+	at := binary.BigEndian.AppendUint32(nil, place)
+	return append(at, st.seal(bucketEntries, entryKey(name, at), plain)...)
+}
+
+func (st *Store) unsealEntry(name, value []byte) (e keys.Entry, err error) {
+	if len(value) < placeLen {
+		return e, fmt.Errorf("keys/bolt: %s: entry %q: %w", st.name(), name, errDamaged)
+	}
+	plain, err := st.open(bucketEntries, entryKey(name, value[:placeLen]), value[placeLen:])
 	if err == nil {
 		e, err = vault.UnmarshalEntry(plain)
 		clear(plain)
@@ -271,6 +289,11 @@ func (st *Store) unsealEntry(name, box []byte) (e keys.Entry, err error) {
 		return e, fmt.Errorf("keys/bolt: %s: entry %q: %w", st.name(), name, err)
 	}
 	return e, nil
+}
+
+// entryKey is what an entry is sealed for. No name holds a zero.
+func entryKey(name, place []byte) []byte {
+	return append(append(bytes.Clone(name), 0), place...)
 }
 
 // Entry returns the entry of that name.
@@ -315,8 +338,8 @@ func (st *Store) Entries(ctx context.Context, fn func(keys.Entry) error) error {
 	}
 }
 
-// Remove deletes entries and the observations of their peers. Their numbers
-// stay, so that the same material put back goes on where it stopped.
+// Remove deletes entries, and the observations and facts of their peers. Their
+// numbers stay, so that the same material put back goes on where it stopped.
 func (st *Store) Remove(ctx context.Context, names ...string) error {
 	st.entriesMu.Lock()
 	defer st.entriesMu.Unlock()
@@ -328,23 +351,43 @@ func (st *Store) Remove(ctx context.Context, names ...string) error {
 			if err := st.dropIndex(tx.tx, name); err != nil {
 				return err
 			}
-			if err := tx.tx.Bucket(bucketEntries).Delete([]byte(name)); err != nil {
+			if err := dropEntry(tx.tx, name); err != nil {
 				return err
 			}
-			var tokens [][]byte
-			c := tx.tx.Bucket(bucketObserve).Cursor()
-			prefix := append([]byte(name), 0)
-			for k, _ := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, _ = c.Next() {
-				tokens = append(tokens, bytes.Clone(k))
-			}
-			for _, k := range tokens {
-				if err := tx.tx.Bucket(bucketObserve).Delete(k); err != nil {
+			for _, of := range [][]byte{bucketObserve, bucketFacts} {
+				if err := deletePrefix(tx.tx.Bucket(of), append([]byte(name), 0)); err != nil {
 					return err
 				}
 			}
 		}
 		return nil
 	})
+}
+
+// dropEntry deletes an entry. Its place is not given again.
+func dropEntry(tx *bbolt.Tx, name string) error {
+	b := tx.Bucket(bucketEntries)
+	if v := b.Get([]byte(name)); len(v) >= placeLen {
+		if err := tx.Bucket(bucketPlaces).Delete(bytes.Clone(v[:placeLen])); err != nil {
+			return err
+		}
+	}
+	return b.Delete([]byte(name))
+}
+
+// deletePrefix deletes what has keys that begin so.
+func deletePrefix(b *bbolt.Bucket, prefix []byte) error {
+	var gone [][]byte
+	c := b.Cursor()
+	for k, _ := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, _ = c.Next() {
+		gone = append(gone, bytes.Clone(k))
+	}
+	for _, k := range gone {
+		if err := b.Delete(k); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Keyring returns a keyring with a peer for each entry. Close it before the

@@ -13,27 +13,30 @@ import (
 
 // The buckets, and what their keys and values are; integers in network order.
 var (
-	bucketMeta    = []byte("meta")    // "head", "root"
+	bucketMeta    = []byte("meta")    // "head", "root", "next"
 	bucketReasons = []byte("reasons") // line (4): why the line ended
 	bucketNumbers = []byte("numbers") // identity: numbers
 	bucketWindows = []byte("windows") // identity: generation (8), window
 	bucketDerived = []byte("derived") // identity configured: identity (16), ID Context
-	bucketEntries = []byte("entries") // name: sealed entry
+	bucketEntries = []byte("entries") // name: place (4), sealed entry
+	bucketPlaces  = []byte("places")  // place (4): name
 	bucketIndex   = []byte("index")   // see index.go
+	bucketFacts   = []byte("facts")   // see facts.go
 	bucketObserve = []byte("observe") // see observe.go
 	bucketJournal = []byte("journal") // see journal.go
 	bucketTimes   = []byte("times")   // time (8), key in the journal: nothing
 
 	buckets = [][]byte{
-		bucketMeta, bucketReasons, bucketNumbers, bucketWindows, bucketDerived, bucketEntries, bucketIndex,
-		bucketObserve, bucketJournal, bucketTimes,
+		bucketMeta, bucketReasons, bucketNumbers, bucketWindows, bucketDerived, bucketEntries, bucketPlaces, bucketIndex,
+		bucketFacts, bucketObserve, bucketJournal, bucketTimes,
 	}
 
 	keyHead = []byte("head")
 	keyRoot = []byte("root") // a known text under the root key
+	keyNext = []byte("next") // the next place (8)
 )
 
-const headMagic = "oscore bolt 1\r\n"
+const headMagic = "oscore bolt 2\r\n"
 
 // head is what holds for all of the store. Every commit writes it.
 type head struct {

@@ -126,6 +126,28 @@ func (tx *Tx) change(x Exchange, kind byte, data []byte) error {
 	return b.Put(key, tx.journalled(v[:8], kind, key, data))
 }
 
+// Forget deletes an exchange, whether it was finished or not: its request may go
+// on again. One that there is not is no error.
+func (tx *Tx) Forget(x Exchange) error {
+	key, err := journalKey(x)
+	if err != nil {
+		return err
+	}
+	b, err := tx.bucket(bucketJournal)
+	if err != nil {
+		return err
+	}
+	v := b.Get(key)
+	if len(v) < 8 {
+		return nil
+	}
+	at := append(bytes.Clone(v[:8]), key...)
+	if err := b.Delete(key); err != nil {
+		return err
+	}
+	return tx.tx.Bucket(bucketTimes).Delete(at)
+}
+
 // Expire deletes the exchanges that began before a time: EXCHANGE_LIFETIME ago,
 // nobody repeats them any more (RFC 7252 §4.8.2).
 func (tx *Tx) Expire(before time.Time) (n int, err error) {
