@@ -148,7 +148,7 @@ func TestForgetExchange(t *testing.T) {
 	x, y := Exchange{"server", 1, []byte{1}}, Exchange{"server", 2, []byte{1}}
 	for range 2 {
 		for _, e := range []Exchange{x, y} {
-			if _, repeated, err := st.Begin(ctx, e, now); repeated || err != nil {
+			if _, repeated, err := st.Begin(ctx, e, nil, now); repeated || err != nil {
 				t.Fatal(repeated, err)
 			}
 		}
