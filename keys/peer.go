@@ -158,6 +158,16 @@ func (p *Peer) SealRequestAs(dst []byte, pending *oscore.Pending, inner, outer o
 	}
 }
 
+// Resume implements [oscore.Peer].
+func (p *Peer) Resume(pending *oscore.Pending, sealed oscore.Message) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return ErrClosed
+	}
+	return p.ctx.Resume(pending, sealed)
+}
+
 // SealResponse implements [oscore.Peer].
 func (p *Peer) SealResponse(dst []byte, r *oscore.Request, m oscore.Message) (oscore.Message, error) {
 	for {

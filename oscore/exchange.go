@@ -1,6 +1,9 @@
 package oscore
 
-import "sync/atomic"
+import (
+	"bytes"
+	"sync/atomic"
+)
 
 // exchange is what a request and its responses have in common (§8): the keys,
 // the request's nonce, and the AAD, which holds the request's kid and Partial
@@ -88,6 +91,30 @@ func (p *Pending) Done() bool { return p.done }
 func (p *Pending) Notification() (number uint64, ok bool) { return p.notification, p.notified }
 
 func (p *Pending) valid() bool { return p != nil && p.self == p && p.keys != nil }
+
+// Resume makes p ready to open the response to a request that was protected
+// before, by another process too: sealed is the message as it was sent. For
+// whoever keeps a request that may still be answered over a restart, and sends
+// the very same bytes again. The request must not have registered an
+// observation: what of its notifications was accepted is not known any more.
+//
+// Errors: ErrDecode, and ErrContextChanged for a request that does not name
+// this context as its sender's.
+func (c *Context) Resume(p *Pending, sealed Message) error {
+	opt, ok, err := FindOption(sealed)
+	if err != nil || !ok || opt.PartialIV == nil {
+		return ErrDecode
+	}
+	k := c.keys
+	if !bytes.Equal(opt.KID, k.sender.kid()) || opt.KIDContext != nil && !bytes.Equal(opt.KIDContext, c.kidContext) {
+		return ErrContextChanged
+	}
+	k.sender.exchange(&p.exchange, int(k.nonceLen), opt.PartialIV)
+	p.keys, p.piv, p.self = k, opt.Sequence(), p
+	p.observe, p.signal = false, false
+	p.done, p.nonceUsed, p.notified, p.notification = false, false, false, 0
+	return nil
+}
 
 // noCopy makes go vet report a copy.
 type noCopy struct{}

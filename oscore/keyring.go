@@ -73,6 +73,8 @@ type Peer interface {
 	SealRequest(dst []byte, p *Pending, m Message) (Message, error)
 	// SealRequestAs is [Context.SealRequestAs].
 	SealRequestAs(dst []byte, p *Pending, inner, outer Message) (Message, error)
+	// Resume is [Context.Resume].
+	Resume(p *Pending, sealed Message) error
 	// OpenRequest is [Context.OpenRequest].
 	OpenRequest(dst []byte, r *Request, m Message) (Message, error)
 	// SealResponse is [Context.SealResponse].

@@ -134,6 +134,28 @@ func (e *Endpoint) Begin(_ time.Time, peer string, m oscore.Message, o RequestOp
 	return x, out, nil
 }
 
+// Resume takes up an exchange that an earlier process began with the request m,
+// and that may still be answered: sealed is the message that went out, and is to
+// be sent again as it is, under the same message ID and token. It fails with
+// oscore.ErrContextChanged if the context is another one by now. An observation
+// cannot be taken up.
+func (e *Endpoint) Resume(peer string, m, sealed oscore.Message) (*Exchange, error) {
+	var p oscore.Peer
+	ok := false
+	if e.cfg.Keyring != nil {
+		p, ok = e.cfg.Keyring.Peer(peer)
+	}
+	if !ok {
+		return nil, ErrNoPeer
+	}
+	k, code := scan(m.Body)
+	if code != 0 || k.has&hasObserve != 0 {
+		return nil, coap.ErrFormat
+	}
+	x := &Exchange{e: e, peer: p, request: m, marks: k}
+	return x, p.Resume(&x.pending, sealed)
+}
+
 // manual reports whether the application asks for blocks itself.
 func (x *Exchange) manual() bool {
 	return x.e.cfg.Transparent || x.marks.has&(hasBlock1|hasBlock2) != 0

@@ -105,6 +105,12 @@ func (p *testPeer) SealRequestAs(dst []byte, q *oscore.Pending, inner, outer osc
 	return p.ctx.SealRequestAs(dst, q, inner, outer)
 }
 
+func (p *testPeer) Resume(pending *oscore.Pending, sealed oscore.Message) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.ctx.Resume(pending, sealed)
+}
+
 func (p *testPeer) OpenRequest(dst []byte, r *oscore.Request, m oscore.Message) (oscore.Message, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

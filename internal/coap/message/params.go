@@ -34,6 +34,12 @@ type Config struct {
 	// Rand gives 64 random bits, for the jitter and the first message IDs;
 	// math/rand/v2's generator, which is seeded by the system.
 	Rand func() uint64
+
+	// FirstID gives the first message ID toward a peer; nil means a random one.
+	// An endpoint that is restarted with the same address while its peers go on
+	// gives one that is far from those it used before: to a peer that it takes
+	// for a repetition a new request is a duplicate (§4.5).
+	FirstID func(peer any) uint16
 }
 
 func (c Config) withDefaults() Config {

@@ -34,7 +34,12 @@ func (l *Layer[P]) peer(now time.Time, addr P) (*peer[P], error) {
 		if len(l.peers) >= l.cfg.MaxPeers && !l.dropPeer() {
 			return nil, ErrFull
 		}
-		p = &peer[P]{addr: addr, next: uint16(l.cfg.Rand())}
+		p = &peer[P]{addr: addr}
+		if l.cfg.FirstID != nil {
+			p.next = l.cfg.FirstID(addr)
+		} else {
+			p.next = uint16(l.cfg.Rand())
+		}
 		l.peers[addr] = p
 	}
 	p.touched = now

@@ -51,6 +51,26 @@ func (o *Outgoing[P]) Confirmable() bool { return o.con }
 // waits while NSTART others to that peer are unacknowledged. The errors are
 // ErrFull and ErrNoMessageID.
 func (l *Layer[P]) Send(now time.Time, to P, d coap.Datagram, tag any) (*Outgoing[P], error) {
+	var err error
+	if d.MessageID, err = l.MessageID(now, to); err != nil {
+		return nil, err
+	}
+	return l.SendAs(now, to, d, tag)
+}
+
+// MessageID draws a message ID for [Layer.SendAs]. The errors are those of Send.
+func (l *Layer[P]) MessageID(now time.Time, to P) (uint16, error) {
+	p, err := l.peer(now, to)
+	if err != nil {
+		return 0, err
+	}
+	return l.messageID(now, p)
+}
+
+// SendAs is [Layer.Send] for a message that has its message ID: drawn by
+// MessageID, so that the message is known before it goes out, or by an earlier
+// process that may have sent it.
+func (l *Layer[P]) SendAs(now time.Time, to P, d coap.Datagram, tag any) (*Outgoing[P], error) {
 	p, err := l.peer(now, to)
 	if err != nil {
 		return nil, err
@@ -61,9 +81,6 @@ func (l *Layer[P]) Send(now time.Time, to P, d coap.Datagram, tag any) (*Outgoin
 	}
 	o := &Outgoing[P]{Tag: tag, peer: p, con: d.Type == coap.Confirmable}
 	o.timer.out = o
-	if d.MessageID, err = l.messageID(now, p); err != nil {
-		return nil, err
-	}
 	o.mid = d.MessageID
 	if old := l.sent[sentKey[P]{to, o.mid}]; old != nil {
 		l.Forget(now, old)
