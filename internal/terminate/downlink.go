@@ -33,7 +33,8 @@ type downlink struct {
 	journal  journalState
 	observes bool
 	relation relation
-	seq      uint32 // of the last notification to the backend
+	first    oscore.Message // notification, while the store is written
+	seq      uint32         // of the last notification to the backend
 }
 
 // relation is where an observation of the backend stands.
@@ -277,6 +278,9 @@ func (g *Gateway) deviceResponse(now time.Time, ev frontEvent) {
 		}
 		g.send(now, d, step.Message)
 	case endpoint.Notification:
+		if d.relation == cancelling {
+			return // it crossed the cancellation, which goes on
+		}
 		g.down.Forget(now, d.out)
 		d.out = nil
 		g.notification(now, d, m.Type, step.Message)

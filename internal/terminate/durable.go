@@ -24,14 +24,15 @@ const (
 // gatewayName is no context's: a name holds no control character.
 const gatewayName = "\x01gateway"
 
-// behind writes to the store what need not be there before a message goes out,
-// many changes in one transaction.
+// behind writes to the store, many changes in one transaction. Most of them need
+// not be there before a message goes out; for the others there is after.
 type behind struct {
 	store *bolt.Store
 	log   *slog.Logger
 
 	mu      sync.Mutex
 	work    []func(*bolt.Tx) error
+	then    []func()
 	wake    chan struct{}
 	closed  bool
 	done    chan struct{}
@@ -61,6 +62,18 @@ func (b *behind) add(f func(*bolt.Tx) error) {
 	}
 }
 
+// after has f called, in another goroutine, when all that was added before is
+// durable, or never will be.
+func (b *behind) after(f func()) {
+	b.mu.Lock()
+	b.then = append(b.then, f)
+	b.mu.Unlock()
+	select {
+	case b.wake <- struct{}{}:
+	default:
+	}
+}
+
 func (b *behind) put(name, key string, data []byte) {
 	b.add(func(tx *bolt.Tx) error { return tx.PutFact(name, key, data) })
 }
@@ -69,8 +82,8 @@ func (b *behind) run() {
 	defer close(b.done)
 	for {
 		b.mu.Lock()
-		work, closed := b.work, b.closed
-		b.work = nil
+		work, then, closed := b.work, b.then, b.closed
+		b.work, b.then = nil, nil
 		b.mu.Unlock()
 		if len(work) > 0 {
 			err := b.store.Update(context.Background(), func(tx *bolt.Tx) error {
@@ -85,6 +98,11 @@ func (b *behind) run() {
 				b.failure = err
 				b.log.Error("the store takes nothing more: addresses and observations of now will not survive a restart", "error", err)
 			}
+		}
+		for _, f := range then {
+			f()
+		}
+		if len(work)+len(then) > 0 {
 			continue
 		}
 		if closed {

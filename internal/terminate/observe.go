@@ -21,10 +21,11 @@ type observation struct {
 
 // notification passes a notification on. The first answers the request.
 func (g *Gateway) notification(now time.Time, d *downlink, typ coap.Type, m oscore.Message) {
-	if d.relation == cancelling {
-		return // it crossed the cancellation
-	}
 	g.settle(d)
+	if d.in != nil && d.relation == related {
+		d.first = m // is about to be passed on
+		return
+	}
 	if d.in == nil {
 		if d.relation == reviving {
 			d.relation = related
@@ -38,23 +39,37 @@ func (g *Gateway) notification(now time.Time, d *downlink, typ coap.Type, m osco
 	if !d.observes { // it answers a cancellation: the exchange knows better
 		return
 	}
-	in := d.in
-	d.in, d.relation = nil, related
+	d.relation, d.first = related, m
 	d.dev.down--
 	g.c.latency(now.Sub(d.since))
-	typ = coap.NonConfirmable
+	data, err := cbor.Marshal(observation{Code: d.m.Code, Confirmable: d.con, Body: d.m.Body})
+	if err != nil {
+		return // it cannot
+	}
+	o := bolt.Observation{Peer: d.dev.name, Token: d.token, Data: data}
+	g.db.add(func(tx *bolt.Tx) error { return tx.PutObservation(o) })
+	// A backend that knows itself observing never asks again: it is told when
+	// the store knows it too.
+	g.db.after(func() {
+		var out sending
+		g.locked(&out, func() { g.answerObserve(time.Now(), d) })
+	})
+}
+
+// answerObserve answers the request that began an observation.
+func (g *Gateway) answerObserve(now time.Time, d *downlink) {
+	in, m := d.in, d.first
+	if in == nil {
+		return // it ended meanwhile
+	}
+	d.in, d.first = nil, oscore.Message{}
+	typ := coap.NonConfirmable
 	if d.con {
 		typ = coap.Confirmable
 	}
 	if _, err := g.up.Respond(now, in, typ, coap.Code(m.Code), d.numbered(now, m.Body), d); err != nil {
 		g.c.shed.Add(1)
 	}
-	data, err := cbor.Marshal(observation{Code: d.m.Code, Confirmable: d.con, Body: d.m.Body})
-	if err != nil {
-		return
-	}
-	o := bolt.Observation{Peer: d.dev.name, Token: d.token, Data: data}
-	g.db.add(func(tx *bolt.Tx) error { return tx.PutObservation(o) })
 }
 
 // notify sends a notification to the backend.

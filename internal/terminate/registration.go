@@ -59,8 +59,9 @@ func (g *Gateway) register(u *uplink, m oscore.Message) (out oscore.Message, bad
 	return m, 0
 }
 
-// registered learns from the backend's answer where a registration stands.
-func (g *Gateway) registered(u *uplink, code coap.Code, body []byte) {
+// registered learns from the backend's answer where a registration stands, and
+// reports whether that is being written to the store.
+func (g *Gateway) registered(u *uplink, code coap.Code, body []byte) bool {
 	d := u.dev
 	location := d.location
 	switch {
@@ -69,13 +70,14 @@ func (g *Gateway) registered(u *uplink, code coap.Code, body []byte) {
 	case u.what == deregisters && code == coap.Deleted, u.what == updates && code == coap.NotFound:
 		location = ""
 	default:
-		return
+		return false
 	}
 	if location == d.location {
-		return
+		return false
 	}
 	d.location = location
 	g.keepLocation(d)
+	return true
 }
 
 func (g *Gateway) keepLocation(d *device) {

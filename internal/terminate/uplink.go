@@ -158,8 +158,22 @@ func (g *Gateway) backendResponse(now time.Time, ev backEvent) {
 		g.notifyDevice(now, u, ev.Message)
 		return
 	}
-	g.registered(u, code, body)
-	g.answerDevice(now, u, code, body)
+	if !g.registered(u, code, body) {
+		g.answerDevice(now, u, code, body)
+		return
+	}
+	// The device is told of its registration when it will be known after a
+	// crash too: an Update that is refused makes it register anew, and the
+	// backend drop its observations.
+	body = bytes.Clone(body)
+	g.db.after(func() {
+		var out sending
+		g.locked(&out, func() {
+			if u.in != nil {
+				g.answerDevice(time.Now(), u, code, body)
+			}
+		})
+	})
 }
 
 // answerDevice answers a device's request. It goes on as an observation if it

@@ -7,14 +7,13 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"path/filepath"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
-	"github.com/oscorelay/oscorelay/internal/endpoint"
 	"github.com/oscorelay/oscorelay/internal/sim"
 	"github.com/oscorelay/oscorelay/keys"
-	"github.com/oscorelay/oscorelay/keys/bolt"
 	"github.com/oscorelay/oscorelay/oscore"
 	"github.com/oscorelay/oscorelay/oscore/gocoap"
 )
@@ -28,56 +27,46 @@ type world struct {
 	base   string
 	server *sim.Server
 	relay  *relay // where the device sends to, before and after a restart
-	cfg    Config
-	run    *running
+	cfg    settings
+	run    *process
 	device *sim.Device
 	ring   *keys.Keyring // the device's
+	entry  keys.Entry    // the gateway's
 }
 
-// running is a gateway at work.
-type running struct {
-	g       *Gateway
-	store   *bolt.Store
-	ring    *keys.Keyring
-	stop    context.CancelFunc
-	stopped chan error
-}
-
-func entry0(name string, kid byte) keys.Entry {
+func newEntry(name string, kid byte) keys.Entry {
 	secret := make([]byte, 16)
 	_, _ = rand.Read(secret)
 	return keys.Entry{Name: name, Params: oscore.Params{MasterSecret: secret, SenderID: []byte{0x51}, RecipientID: []byte{kid}}}
 }
 
-func newWorld(t *testing.T, change func(*Config, *sim.DeviceConfig)) *world {
+func newWorld(t *testing.T, change func(*settings, *sim.DeviceConfig)) *world {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	t.Cleanup(cancel)
 	w := &world{t: t, ctx: ctx, base: t.TempDir()}
 	var err error
-	if w.server, err = sim.NewServer(sim.ServerConfig{}); err != nil {
+	if w.server, err = sim.NewServer(sim.ServerConfig{AckTimeout: ackTimeout}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(w.server.Close)
-	e := entry0("dev1", 0xd1)
-	w.cfg = Config{
-		Name: "test", Listen: netip.MustParseAddrPort("127.0.0.1:0"), Backend: w.server.Addr().AddrPort(),
-		Freshness: endpoint.FreshUnsafe, UpstreamPort: freePort(t), AckTimeout: 300 * time.Millisecond,
-	}
-	dc := sim.DeviceConfig{Endpoint: "dev1", Peer: "gateway", AckTimeout: 300 * time.Millisecond}
+	w.entry = newEntry("dev1", 0xd1)
+	w.cfg = settings{Base: w.base, Listen: "127.0.0.1:0", Backend: w.server.Addr().String(), UpstreamPort: freePort(t)}
+	dc := sim.DeviceConfig{Endpoint: "dev1", Peer: "gateway", AckTimeout: ackTimeout}
 	if change != nil {
 		change(&w.cfg, &dc)
 	}
-	w.start(true, e)
-	w.cfg.Listen = w.run.g.Addr() // where it comes back
+	makeStore(t, w.base, w.entry)
+	w.start()
+	w.cfg.Listen = w.run.addr.String() // where it comes back
 	w.ring = keys.New(keys.NewMemory())
-	p := e.Peer()
+	p := w.entry.Peer()
 	p.Name = "gateway"
 	if _, err := w.ring.AddNew(ctx, p); err != nil {
 		t.Fatal(err)
 	}
 	dc.OSCORE = &gocoap.Config{Keyring: w.ring}
-	w.relay = newRelay(t, w.cfg.Listen)
+	w.relay = newRelay(t, w.run.addr)
 	dc.Server = w.relay.addr.String()
 	if w.device, err = sim.NewDevice(dc); err != nil {
 		t.Fatal(err)
@@ -94,49 +83,6 @@ func freePort(t *testing.T) uint16 {
 	}
 	defer c.Close()
 	return c.LocalAddr().(*net.UDPAddr).AddrPort().Port()
-}
-
-// start starts a gateway on the store.
-func (w *world) start(init bool, entries ...keys.Entry) {
-	w.t.Helper()
-	store, err := bolt.Open(filepath.Join(w.base, "store"), bolt.Options{Init: init, AnchorDir: filepath.Join(w.base, "anchors")})
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	if len(entries) > 0 {
-		if err := store.Put(w.ctx, true, entries...); err != nil {
-			w.t.Fatal(err)
-		}
-	}
-	ring, err := store.Keyring(w.ctx)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	w.cfg.Store, w.cfg.Keyring = store, ring
-	g, err := Listen(w.cfg)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	w.run = &running{g: g, store: store, ring: ring, stop: stop, stopped: make(chan error, 1)}
-	go func(r *running) { r.stopped <- r.g.Serve(ctx) }(w.run)
-	w.t.Cleanup(w.stop)
-}
-
-// stop ends it in order.
-func (w *world) stop() {
-	r := w.run
-	if r == nil {
-		return
-	}
-	w.run = nil
-	r.stop()
-	if err := <-r.stopped; err != nil {
-		w.t.Error(err)
-	}
-	if err := errors.Join(r.ring.Close(context.Background()), r.store.Close()); err != nil {
-		w.t.Error(err)
-	}
 }
 
 // register registers the device and waits until the server knows.
@@ -167,7 +113,22 @@ type relay struct {
 	conn *net.UDPConn
 	to   netip.AddrPort
 	tap  func(up bool, data []byte) (pass bool)
+	mu   sync.Mutex
 	seen [][]byte
+}
+
+// capture returns what came by so far.
+func (r *relay) capture() [][]byte {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.seen)
+}
+
+// setTap has what comes by judged from now on.
+func (r *relay) setTap(f func(up bool, data []byte) bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.tap = f
 }
 
 func newRelay(t *testing.T, to netip.AddrPort) *relay {
@@ -191,9 +152,12 @@ func newRelay(t *testing.T, to netip.AddrPort) *relay {
 				continue
 			}
 			data := bytes.Clone(buf[:n])
-			r.seen = append(r.seen, data)
 			up := from != r.to
-			if r.tap != nil && !r.tap(up, data) {
+			r.mu.Lock()
+			r.seen = append(r.seen, data)
+			tap := r.tap
+			r.mu.Unlock()
+			if tap != nil && !tap(up, data) {
 				continue
 			}
 			if up {
@@ -206,12 +170,4 @@ func newRelay(t *testing.T, to netip.AddrPort) *relay {
 	}()
 	t.Cleanup(func() { conn.Close(); <-done })
 	return r
-}
-
-func TestRegisterAndRead(t *testing.T) {
-	w := newWorld(t, nil)
-	w.register()
-	if resp := w.do("2.05", sim.ReadRequest("/3/0/0", sim.NoFormat)); string(resp.Payload) != "Open Mobile Device" {
-		t.Errorf("%q", resp.Payload)
-	}
 }
