@@ -80,7 +80,11 @@ type simOut struct {
 	enc *json.Encoder
 }
 
-func newSimOut(io stdio) *simOut { return &simOut{enc: json.NewEncoder(io.out)} }
+func newSimOut(io stdio) *simOut {
+	enc := json.NewEncoder(io.out)
+	enc.SetEscapeHTML(false) // queries hold &
+	return &simOut{enc: enc}
+}
 
 func (s *simOut) say(e sim.Event) {
 	s.mu.Lock()

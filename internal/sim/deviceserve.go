@@ -206,6 +206,9 @@ func (d *Device) post(in *incoming, path lwm2m.Path) Response {
 		_, err := d.objects.Execute(path, string(in.Payload))
 		return changed(err)
 	}
+	if len(in.Payload) == 0 && in.Format == NoFormat {
+		return failure(fmt.Errorf("%w: %s is not executable", lwm2m.ErrNotAllowed, path))
+	}
 	return d.write(in, path, lwm2m.Update)
 }
 

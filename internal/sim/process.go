@@ -75,7 +75,8 @@ notification (id, ep, path, code, payload), reset (of a response nobody asked fo
 (method: the reason). Payloads: "payload" base64, "bytes", "sum" SHA-256, "text" where readable.`
 
 // Serve reads commands until the input ends, the context does, or one says
-// quit; each runs by itself, and its answer goes to say.
+// quit; each runs by itself, and its answer goes to say. Those under way when the
+// input ends are answered, otherwise they are given up.
 func Serve(ctx context.Context, in io.Reader, run func(context.Context, Command) (Event, error), say func(Event)) error {
 	ctx, stop := context.WithCancel(ctx)
 	var running sync.WaitGroup
@@ -99,6 +100,7 @@ func Serve(ctx context.Context, in io.Reader, run func(context.Context, Command)
 		case <-ctx.Done():
 			return nil
 		case err := <-ended:
+			running.Wait() // what was asked for is answered still
 			return err
 		case line := <-lines:
 			var c Command
