@@ -52,8 +52,8 @@ func (i *Initiator) Message1(s Start) (message1 []byte, next *WaitMessage2, err 
 	if err := h.checkIDs(); err != nil {
 		return nil, nil, err
 	}
-	if h.ephemeral, err = i.e.ephemeral(h.suite.curve); err != nil {
-		return nil, nil, fmt.Errorf("edhoc: ephemeral key: %w", err)
+	if h.ephemeral, err = h.generate(h.suite.curve); err != nil {
+		return nil, nil, err
 	}
 	h.gx = h.suite.curve.compact(h.ephemeral.PublicKey())
 	// SUITES_I: the selected one last, before it all that are preferred to it.
@@ -97,7 +97,7 @@ func (h *handshake) readMessage2(message2 []byte) error {
 		return fmt.Errorf("message_2: %w: G_Y is our own G_X", ErrReflected)
 	}
 	h.gy = gy
-	if h.gPeer, err = h.suite.curve.expand(gy); err != nil {
+	if h.gPeer, err = h.expand(h.suite.curve, gy); err != nil {
 		return fmt.Errorf("message_2: G_Y: %w", err)
 	}
 	// 2. Decrypt CIPHERTEXT_2.

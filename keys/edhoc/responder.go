@@ -62,7 +62,7 @@ func (h *handshake) acceptMessage1(m *Message1) error {
 	}
 	h.suite = suites[selected]
 	h.identity = h.endpoint.identity(m.Method, h.suite)
-	if h.gPeer, err = h.suite.curve.expand(m.GX); err != nil {
+	if h.gPeer, err = h.expand(h.suite.curve, m.GX); err != nil {
 		return fmt.Errorf("G_X: %w", err)
 	}
 	if err := h.checkIDs(); err != nil {
@@ -113,8 +113,8 @@ func (h *handshake) writeMessage2(reply Reply) (_ []byte, err error) {
 		return nil, err
 	}
 	// 1. The ephemeral key; TH_2 and PRK_2e.
-	if h.ephemeral, err = h.endpoint.ephemeral(h.suite.curve); err != nil {
-		return nil, fmt.Errorf("edhoc: ephemeral key: %w", err)
+	if h.ephemeral, err = h.generate(h.suite.curve); err != nil {
+		return nil, err
 	}
 	h.gy = h.suite.curve.compact(h.ephemeral.PublicKey())
 	if err := h.derive2e(); err != nil {
