@@ -22,6 +22,12 @@ func NewResponder(cfg Config) (*Responder, error) {
 	return &Responder{e: e}, nil
 }
 
+// Suites returns the cipher suites supported, the most preferred first.
+func (r *Responder) Suites() []Suite { return slices.Clone(r.e.Suites) }
+
+// Methods returns the methods allowed.
+func (r *Responder) Methods() []Method { return slices.Clone(r.e.Methods) }
+
 // Message1 reads message_1 (RFC 9528 §5.2.3). It costs no more than the
 // parsing and, on P-256 and P-384, the square root that validates G_X. Nothing
 // in message_1 is authenticated.

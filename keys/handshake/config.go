@@ -191,18 +191,18 @@ func (s *Service) event(reason, peer, source string, err error) {
 	}
 }
 
-// Link describes the resource for /.well-known/core (RFC 9668 §6). It names
-// methods and suites where the configuration does.
+// Link describes the resource for /.well-known/core (RFC 9668 §6).
 func (s *Service) Link() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "<%s>;rt=core.edhoc", s.cfg.Path)
-	for _, c := range s.cfg.EDHOC.Suites {
+	for _, c := range s.responder.Suites() {
 		fmt.Fprintf(&b, ";ed-csuite=%d", c)
 	}
-	for _, m := range s.cfg.EDHOC.Methods {
+	for _, m := range s.responder.Methods() {
 		fmt.Fprintf(&b, ";ed-method=%d", m)
 	}
-	b.WriteString(";ed-cred-t=0;ed-cred-t=1;ed-cred-t=2")
+	b.WriteString(";ed-cred-t=0;ed-cred-t=1;ed-cred-t=2")                                       // CWT, CCS, X.509
+	b.WriteString(";ed-idcred-t=4;ed-idcred-t=13;ed-idcred-t=14;ed-idcred-t=33;ed-idcred-t=34") // kid, kcwt, kccs, x5chain, x5t
 	if s.cfg.Reverse {
 		b.WriteString(";ed-i")
 	}
