@@ -178,6 +178,9 @@ func (o *Outgoing) onMessage2(code coap.Code, payload []byte) ([]byte, bool, err
 	}
 	got, err := o.wait2.Message2(payload)
 	if err != nil {
+		if cr := o.wait2.ConnectionID(); cr != nil {
+			return o.tell(cr, err)
+		}
 		return nil, false, err
 	}
 	o.cr = got.ConnectionID()
