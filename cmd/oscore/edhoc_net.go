@@ -174,9 +174,9 @@ func edhocServe(ctx context.Context, io stdio, args []string) (err error) {
 	say := newSayer(io.out, *asJSON)
 	service, err := handshake.New(handshake.Config{
 		Ring: ks.ring, EDHOC: cfg, Store: trusted, Reverse: p.reverse, Message4: p.fourth, MaxContexts: *contexts,
-		Established: func(e keys.Entry) error { return ks.Put(ctx, true, e) },
+		Established: func(e keys.Entry) error { return ks.PutSession(ctx, e) },
 		Removed: func(peer string) {
-			if err := ks.Remove(peer); err != nil {
+			if err := ks.RemoveSession(peer); err != nil {
 				say(serveLine{Event: "storage", Peer: peer, Error: err.Error()})
 			}
 		},
