@@ -85,6 +85,19 @@ func (r *Keyring) enterSession(p *Peer) (old *Peer, err error) {
 	return old, nil
 }
 
+// Forget lets the store forget the numbers of a peer that is no longer in its
+// keyring and whose keys are gone for good: a session's context that another
+// took the place of. See [Keyring.Forget].
+func (p *Peer) Forget(ctx context.Context) error {
+	p.mu.Lock()
+	closed := p.closed
+	p.mu.Unlock()
+	if !closed {
+		return fmt.Errorf("%w: %q is in use: its numbers are not to be forgotten", ErrDuplicate, p.entry.Name)
+	}
+	return p.ring.forget(ctx, p)
+}
+
 // ReserveFreeID chooses an identifier that nobody has, holds it and returns it:
 // one byte if there is one free, and of those first the ones that EDHOC encodes
 // as one byte (RFC 9528 §3.3.2). Those in avoid, such as the peer's choice, are

@@ -97,3 +97,31 @@ func TestAddSession(t *testing.T) {
 		t.Error("a session that failed took the context away")
 	}
 }
+
+// TestPeerForget: the numbers of a session's context that was replaced are
+// forgotten, those of one in use are not.
+func TestPeerForget(t *testing.T) {
+	store := keys.NewMemory()
+	r := keys.New(store)
+	e := entry("d", []byte{0x01}, []byte{0x05}, nil)
+	if err := r.ReserveID([]byte{0x05}); err != nil {
+		t.Fatal(err)
+	}
+	p, err := r.AddSession(t.Context(), e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, _, err := keys.Identities(&e.Params)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Forget(t.Context()); err == nil || store.Known(t.Context(), id[:]) != nil {
+		t.Errorf("in use: %v", err)
+	}
+	if err := r.Remove(t.Context(), "d"); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Forget(t.Context()); err != nil || store.Known(t.Context(), id[:]) == nil {
+		t.Errorf("removed: %v", err)
+	}
+}

@@ -342,11 +342,16 @@ func (r *Keyring) Forget(ctx context.Context, name string) error {
 		return err
 	}
 	p.close()
+	return r.forget(ctx, p)
+}
+
+// forget has the store forget the numbers of a peer that was taken out.
+func (r *Keyring) forget(ctx context.Context, p *Peer) error {
 	h, ok := r.store.(History)
 	if !ok {
 		return nil
 	}
-	err = h.Forget(ctx, p.base[:])
+	err := h.Forget(ctx, p.base[:])
 	if err == nil && p.id != p.base {
 		err = h.Forget(ctx, p.id[:])
 	}

@@ -18,6 +18,7 @@ import (
 const edhocUsage = `Usage: oscore edhoc <verb> [flags] [arguments]
 
   keygen NAME       make a key pair: NAME.key is secret, NAME.cred is for peers
+  cert NAME         make a certificate for NAME.key: a root, or issued by one
   cred FILE...      show credentials: kind, subject, kid, hex, diagnostic notation
   connect URI       shake hands, read a resource, keep the context in the key directory
   serve             serve demonstration resources to whoever shakes hands and is trusted
@@ -27,12 +28,12 @@ const edhocUsage = `Usage: oscore edhoc <verb> [flags] [arguments]
 `
 
 var edhocVerbs = map[string]func(context.Context, stdio, []string) error{
-	"keygen": edhocKeygen, "cred": edhocCred, "connect": edhocConnect, "serve": edhocServe, "decode": edhocDecode,
+	"keygen": edhocKeygen, "cert": edhocCert, "cred": edhocCred, "connect": edhocConnect, "serve": edhocServe, "decode": edhocDecode,
 }
 
 func runEDHOC(ctx context.Context, io stdio, args []string) error {
 	if len(args) == 0 {
-		return usagef("a verb is missing: keygen, cred, connect, serve, decode")
+		return usagef("a verb is missing: keygen, cert, cred, connect, serve, decode")
 	}
 	if args[0] == "-h" || args[0] == "--help" || args[0] == "help" {
 		fmt.Fprint(io.out, edhocUsage)
@@ -40,7 +41,7 @@ func runEDHOC(ctx context.Context, io stdio, args []string) error {
 	}
 	verb, ok := edhocVerbs[args[0]]
 	if !ok {
-		return usagef("unknown verb %q: keygen, cred, connect, serve, decode", args[0])
+		return usagef("unknown verb %q: keygen, cert, cred, connect, serve, decode", args[0])
 	}
 	return verb(ctx, io, args[1:])
 }
@@ -48,6 +49,7 @@ func runEDHOC(ctx context.Context, io stdio, args []string) error {
 // partyFlags say who one is and whom one trusts.
 type partyFlags struct {
 	key, cred, roots string
+	firstUse         string
 	trust            []string
 	byValue, sign    bool
 	reverse, fourth  bool
@@ -55,57 +57,18 @@ type partyFlags struct {
 
 func (p *partyFlags) register(f *flag.FlagSet) {
 	f.StringVar(&p.key, "key", "", "one's own private key, a COSE_Key `FILE` as keygen writes it")
-	f.StringVar(&p.cred, "cred", "", "one's own credential, `FILE` (default: the key's name with .cred)")
+	f.StringVar(&p.cred, "cred", "", "one's own credential, `FILE` (default: the key's name with .cred); a certificate may have those after it\nthat lead to a root")
 	f.Func("trust", "trust the credential in `[NAME=]FILE`; may be repeated", func(s string) error {
 		p.trust = append(p.trust, s)
 		return nil
 	})
-	f.StringVar(&p.roots, "roots", "", "trust certificates whose chains lead to those in PEM `FILE`")
+	f.StringVar(&p.roots, "roots", "", "trust certificates whose chains lead to those in PEM `FILE`; the peer sends its own by --by-value")
+	f.StringVar(&p.firstUse, "trust-on-first-use", "", "trust the first credential that comes under a name (sent by --by-value), remember it in `FILE`,\n"+
+		"and take no other under that name; whoever is on the path at the first use can pass for the peer")
 	f.BoolVar(&p.byValue, "by-value", false, "send the credential itself, not its kid or hash")
 	f.BoolVar(&p.sign, "sign", false, "authenticate by signatures with a P-256 or P-384 key (Ed25519 keys always do, X25519 keys never)")
 	f.BoolVar(&p.reverse, "reverse", false, "reverse flow: the server is the Initiator")
 	f.BoolVar(&p.fourth, "message4", false, "the handshake ends with message_4")
-}
-
-// store returns the credentials that are trusted, and their names.
-func (p *partyFlags) store() (*edhoc.Store, []string, error) {
-	cfg := edhoc.StoreConfig{}
-	if p.roots != "" {
-		b, err := os.ReadFile(p.roots)
-		if err != nil {
-			return nil, nil, err
-		}
-		cfg.Roots = x509.NewCertPool()
-		if !cfg.Roots.AppendCertsFromPEM(b) {
-			return nil, nil, fmt.Errorf("%s holds no certificate in PEM", p.roots)
-		}
-	}
-	if len(p.trust) == 0 && p.roots == "" {
-		return nil, nil, usagef("nobody is trusted: give the peer's credential with --trust FILE")
-	}
-	s := edhoc.NewStore(cfg)
-	var names []string
-	for _, t := range p.trust {
-		name, file, named := strings.Cut(t, "=")
-		if !named {
-			name, file = "", t
-		}
-		c, err := readCredential(file)
-		if err != nil {
-			return nil, nil, err
-		}
-		if name == "" {
-			name = c.Subject()
-		}
-		if name == "" {
-			return nil, nil, fmt.Errorf("%s names nobody: write --trust NAME=%s", file, file)
-		}
-		if err := s.Pin(name, c); err != nil {
-			return nil, nil, fmt.Errorf("%s: %w", file, err)
-		}
-		names = append(names, name)
-	}
-	return s, names, nil
 }
 
 // identity reads one's own key and credential.
@@ -122,12 +85,14 @@ func (p *partyFlags) identity() (edhoc.Identity, error) {
 		file = strings.TrimSuffix(p.key, filepath.Ext(p.key)) + ".cred"
 	}
 	id := edhoc.Identity{}
-	if id.Credential, err = readCredential(file); err != nil {
+	chain, err := readChain(file)
+	if err != nil {
 		if p.cred == "" && errors.Is(err, os.ErrNotExist) {
 			return id, fmt.Errorf("%s: there is no credential beside the key: name it with --cred FILE", file)
 		}
 		return id, err
 	}
+	id.Credential = chain[0]
 	if p.sign || key.Curve() == edhoc.Ed25519 {
 		id.Signer, err = key.Signer()
 	} else {
@@ -138,7 +103,7 @@ func (p *partyFlags) identity() (edhoc.Identity, error) {
 	}
 	switch {
 	case p.byValue:
-		id.ID, err = edhoc.ByValue(id.Credential)
+		id.ID, err = edhoc.ByValue(id.Credential, chain[1:]...)
 	case id.Credential.Type() == edhoc.TypeCertificate:
 		id.ID, err = edhoc.ByHash(id.Credential)
 	}
@@ -195,23 +160,38 @@ func readPrivateKey(file string) (*edhoc.PrivateKey, error) {
 
 // readCredential reads a CCS in hex or binary, or a certificate in PEM or DER.
 func readCredential(file string) (*edhoc.Credential, error) {
+	chain, err := readChain(file)
+	if err != nil {
+		return nil, err
+	}
+	return chain[0], nil
+}
+
+// readChain reads a credential, and the further certificates of a PEM file.
+func readChain(file string) (chain []*edhoc.Credential, err error) {
 	b, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
 	}
-	if block, _ := pem.Decode(b); block != nil {
-		b = block.Bytes
+	parts := [][]byte{b}
+	if block, rest := pem.Decode(b); block != nil {
+		for parts = nil; block != nil; block, rest = pem.Decode(rest) {
+			parts = append(parts, block.Bytes)
+		}
 	} else if raw, err := hex.DecodeString(strings.TrimSpace(string(b))); err == nil && len(raw) > 0 {
-		b = raw
+		parts[0] = raw
 	}
-	var c *edhoc.Credential
-	if len(b) > 0 && b[0] == 0x30 {
-		c, err = edhoc.ParseCertificate(b)
-	} else {
-		c, err = edhoc.ParseCCS(b)
+	for _, part := range parts {
+		var c *edhoc.Credential
+		if len(part) > 0 && part[0] == 0x30 {
+			c, err = edhoc.ParseCertificate(part)
+		} else {
+			c, err = edhoc.ParseCCS(part)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w; a credential is a NAME.cred of 'oscore edhoc keygen', a CWT claims set, or a certificate", file, err)
+		}
+		chain = append(chain, c)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w; a credential is a NAME.cred of 'oscore edhoc keygen', a CWT claims set, or a certificate", file, err)
-	}
-	return c, nil
+	return chain, nil
 }

@@ -55,6 +55,9 @@ func edhocConnect(ctx context.Context, io stdio, args []string) (err error) {
 	}
 	if *peer == "" {
 		if len(names) != 1 {
+			if len(names) == 0 {
+				return usagef("which peer is expected? name it with --peer: by its certificate with --roots, as it is to be remembered with --trust-on-first-use")
+			}
 			return usagef("which peer is expected? name one with --peer; trusted are %s", list(names))
 		}
 		*peer = names[0]
@@ -104,11 +107,12 @@ func edhocConnect(ctx context.Context, io stdio, args []string) (err error) {
 	if err != nil {
 		return r.explainHandshake(err, *peer, to.address)
 	}
-	hs.Confirm()
-	// A context is kept once the peer has proved to have it (RFC 9528 §5.4.2).
+	// A context is kept once the peer has proved to have it (RFC 9528 §5.4.2),
+	// and the one before is forgotten once it is kept.
 	if err := store.Put(ctx, true, entry); err != nil {
 		return fmt.Errorf("the context cannot be kept: %w", err)
 	}
+	hs.Confirm()
 	s := hs.Session()
 	fmt.Fprintf(io.err, "handshake with %s: method %d, suite %d, %v; kept as %q in %s\n", s.Peer(), s.Method(), s.Suite(), time.Since(began).Round(time.Millisecond), entry.Name, store.Dir())
 	return r.print(io, resp)
@@ -123,6 +127,9 @@ func (r *requestFlags) explainHandshake(err error, peer, address string) error {
 		return fmt.Errorf("%s does not know our credential: give it our .cred, or send it with --by-value.\n  (%w)", address, err)
 	case errors.As(err, &told):
 		return fmt.Errorf("%s ended the handshake (nothing protects what it says): %w", address, err)
+	case errors.Is(err, edhoc.ErrChangedCredential):
+		return fmt.Errorf("whoever answers at %s is not the %q of the first use: if it has a new key, and you have made sure of that,\n"+
+			"  take the old one out of the file of --trust-on-first-use.\n  (%w)", address, peer, err)
 	case errors.Is(err, edhoc.ErrUnknownCredential), errors.Is(err, edhoc.ErrUntrusted):
 		return fmt.Errorf("whoever answers at %s is not %q as --trust knows it: get the server's .cred by a safe way.\n  (%w)", address, peer, err)
 	case errors.Is(err, edhoc.ErrAuthentication):
@@ -167,9 +174,9 @@ func edhocServe(ctx context.Context, io stdio, args []string) (err error) {
 	say := newSayer(io.out, *asJSON)
 	service, err := handshake.New(handshake.Config{
 		Ring: ks.ring, EDHOC: cfg, Store: trusted, Reverse: p.reverse, Message4: p.fourth, MaxContexts: *contexts,
-		Established: func(e keys.Entry) error { return ks.Put(ctx, true, e) },
+		Established: func(e keys.Entry) error { return ks.PutSession(ctx, e) },
 		Removed: func(peer string) {
-			if err := ks.Remove(peer); err != nil {
+			if err := ks.RemoveSession(peer); err != nil {
 				say(serveLine{Event: "storage", Peer: peer, Error: err.Error()})
 			}
 		},

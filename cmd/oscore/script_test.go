@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"os"
 	"testing"
 
@@ -13,7 +12,7 @@ func TestMain(m *testing.M) {
 		os.Exit(run(context.Background(), append([]string{"oscore"}, os.Args[1:]...), os.Stdin, os.Stdout, os.Stderr))
 	}
 	testscript.Main(m, map[string]func(){
-		"oscore": func() { os.Exit(run(context.Background(), os.Args, os.Stdin, os.Stdout, os.Stderr)) },
+		"oscore": main,
 	})
 }
 

@@ -33,12 +33,46 @@ type Config struct {
 
 	// ephemeral replaces the generation of ephemeral keys in tests of traces.
 	ephemeral func(*curveParams) (*ecdh.PrivateKey, error)
+	// began, if set, is called as a public-key operation begins, and what it
+	// returns as it ends: benchmarks see where the time goes.
+	began func() (ended func())
 }
 
 // endpoint is a checked Config.
 type endpoint struct {
 	Config
 	role Role
+}
+
+// publicKey marks the beginning of a public-key operation; what it returns, its
+// end.
+func (e *endpoint) publicKey() (ended func()) {
+	if e.began == nil {
+		return func() {}
+	}
+	return e.began()
+}
+
+// generate makes a fresh ephemeral key.
+func (e *endpoint) generate(c *curveParams) (*ecdh.PrivateKey, error) {
+	defer e.publicKey()()
+	key, err := e.ephemeral(c)
+	if err != nil {
+		return nil, fmt.Errorf("edhoc: ephemeral key: %w", err)
+	}
+	return key, nil
+}
+
+// expand is [curveParams.expand].
+func (e *endpoint) expand(c *curveParams, x []byte) (*ecdh.PublicKey, error) {
+	defer e.publicKey()()
+	return c.expand(x)
+}
+
+// exchange is [curveParams.exchange].
+func (e *endpoint) exchange(c *curveParams, priv ecdh.KeyExchanger, pub *ecdh.PublicKey) ([]byte, error) {
+	defer e.publicKey()()
+	return c.exchange(priv, pub)
 }
 
 func newEndpoint(cfg Config, role Role) (*endpoint, error) {

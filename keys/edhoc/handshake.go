@@ -75,7 +75,7 @@ func (h *handshake) fail(err error) error {
 // sharedPRK mixes an ECDH shared secret into a PRK with EDHOC_Extract and
 // wipes it.
 func (h *handshake) sharedPRK(salt []byte, priv ecdh.KeyExchanger, pub *ecdh.PublicKey) (*prk, error) {
-	secret, err := h.suite.curve.exchange(priv, pub)
+	secret, err := h.exchange(h.suite.curve, priv, pub)
 	if err != nil {
 		return nil, err
 	}
@@ -164,7 +164,7 @@ func (h *handshake) authenticate(p *prk, in *macInput) ([]byte, error) {
 		return mac, nil
 	}
 	defer wipe(mac)
-	return h.identity.sign(h.suite, in.external(), mac)
+	return h.sign(in.external(), mac)
 }
 
 // maxCandidates bounds the credentials tried for one identifier; each may cost
@@ -222,7 +222,7 @@ func (h *handshake) verifyAs(c *Credential, before *prk, saltLabel int, in *macI
 		}
 		return peerPRK, nil
 	}
-	return peerPRK, c.verify(h.suite, in.id, in.external(), mac, h.received.sigMAC)
+	return peerPRK, h.verifySignature(c, in.id, in.external(), mac, h.received.sigMAC)
 }
 
 // checkReceived judges the plaintext of message_2 or message_3 before it is

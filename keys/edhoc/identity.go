@@ -3,6 +3,7 @@ package edhoc
 import (
 	"crypto"
 	"crypto/ecdh"
+	"crypto/rand"
 	"errors"
 	"fmt"
 
@@ -64,44 +65,52 @@ func (i *Identity) serves(m Method, r Role, s *suiteParams) bool {
 	return i.static() == m.static(r) && i.Credential.key.fits(s, i.static()) == nil
 }
 
-// sign1 makes the COSE_Sign1 of Signature_or_MAC_x (RFC 9528 §5.3.2, §5.4.2):
-// protected << ID_CRED_x >>, external_aad << TH, CRED_x, ? EAD >>, payload MAC.
-func sign1(id CredentialID, mac []byte) *cose.Sign1Message {
-	return &cose.Sign1Message{
-		Headers: cose.Headers{RawProtected: appendBytes(nil, id.item)},
-		Payload: mac,
-	}
+// signatureInput is the Sig_structure that Signature_or_MAC_x signs (RFC 9528
+// §5.3.2, §5.4.2; RFC 9052 §4.4): [ "Signature1", << ID_CRED_x >>,
+// << TH, CRED_x, ? EAD >>, MAC ].
+func signatureInput(id CredentialID, external, mac []byte) []byte {
+	b := make([]byte, 0, 32+len(id.item)+len(external)+len(mac))
+	b = appendText(appendHead(b, majorArray, 4), "Signature1")
+	return appendBytes(appendBytes(appendBytes(b, id.item), external), mac)
 }
 
-// sign signs the MAC.
-func (i *Identity) sign(s *suiteParams, external, mac []byte) ([]byte, error) {
-	signer, err := cose.NewSigner(s.signature, i.Signer)
+// sign signs the MAC with our own key.
+func (h *handshake) sign(external, mac []byte) ([]byte, error) {
+	signer, err := cose.NewSigner(h.suite.signature, h.identity.Signer)
 	if err != nil {
 		return nil, fmt.Errorf("edhoc: signing: %w", err)
 	}
-	m := sign1(i.ID, mac)
-	if err := m.Sign(nil, external, signer); err != nil {
+	input := signatureInput(h.identity.ID, external, mac)
+	defer wipe(input) // the MAC within stays secret
+	ended := h.publicKey()
+	signature, err := signer.Sign(rand.Reader, input)
+	ended()
+	if err != nil {
 		return nil, fmt.Errorf("edhoc: signing: %w", err)
 	}
-	if len(m.Signature) != s.signatureSize() {
-		return nil, fmt.Errorf("edhoc: signing: %w: signature of %d bytes, want %d", ErrFieldLength, len(m.Signature), s.signatureSize())
+	if got, want := len(signature), h.suite.signatureSize(); got != want {
+		return nil, fmt.Errorf("edhoc: signing: %w: signature of %d bytes, want %d", ErrFieldLength, got, want)
 	}
-	return m.Signature, nil
+	return signature, nil
 }
 
-// verify verifies a signature over the MAC with the key of the credential.
-func (c *Credential) verify(s *suiteParams, id CredentialID, external, mac, signature []byte) error {
-	verifier, err := cose.NewVerifier(s.signature, c.key.verifier())
+// verifySignature verifies the peer's signature over the MAC with the key of
+// the credential.
+func (h *handshake) verifySignature(c *Credential, id CredentialID, external, mac, signature []byte) error {
+	verifier, err := cose.NewVerifier(h.suite.signature, c.key.verifier())
 	if err != nil {
 		return fmt.Errorf("%w: %v", ErrCredentialKey, err)
 	}
-	m := sign1(id, mac)
-	m.Signature = signature
-	if err := m.Verify(external, verifier); err != nil {
-		if errors.Is(err, cose.ErrVerification) {
-			return ErrAuthentication
-		}
-		return fmt.Errorf("%w: %v", ErrAuthentication, err)
+	input := signatureInput(id, external, mac)
+	defer wipe(input)
+	ended := h.publicKey()
+	err = verifier.Verify(input, signature)
+	ended()
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, cose.ErrVerification):
+		return ErrAuthentication
 	}
-	return nil
+	return fmt.Errorf("%w: %v", ErrAuthentication, err)
 }

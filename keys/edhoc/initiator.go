@@ -52,8 +52,8 @@ func (i *Initiator) Message1(s Start) (message1 []byte, next *WaitMessage2, err 
 	if err := h.checkIDs(); err != nil {
 		return nil, nil, err
 	}
-	if h.ephemeral, err = i.e.ephemeral(h.suite.curve); err != nil {
-		return nil, nil, fmt.Errorf("edhoc: ephemeral key: %w", err)
+	if h.ephemeral, err = h.generate(h.suite.curve); err != nil {
+		return nil, nil, err
 	}
 	h.gx = h.suite.curve.compact(h.ephemeral.PublicKey())
 	// SUITES_I: the selected one last, before it all that are preferred to it.
@@ -69,7 +69,15 @@ func (i *Initiator) Message1(s Start) (message1 []byte, next *WaitMessage2, err 
 }
 
 // WaitMessage2 is the Initiator that has sent message_1.
-type WaitMessage2 struct{ once }
+type WaitMessage2 struct {
+	once
+	cr []byte
+}
+
+// ConnectionID returns C_R after a Message2 that failed, as the message had it;
+// nil if it could not be read, or is longer than C_R may be. It is where the
+// error message goes, which the Responder is owed (RFC 9528 §5.3.3).
+func (w *WaitMessage2) ConnectionID() []byte { return bytes.Clone(w.cr) }
 
 // Message2 reads message_2 and decrypts it (RFC 9528 §5.3.3). What the next
 // state shows is not authenticated yet. An error message in its place comes
@@ -80,6 +88,9 @@ func (w *WaitMessage2) Message2(message2 []byte) (*ReceivedMessage2, error) {
 		return nil, err
 	}
 	if err := h.readMessage2(message2); err != nil {
+		if cr := h.received.cr; len(cr) <= h.suite.appAEAD.longestIdentifier {
+			w.cr = bytes.Clone(cr) // before it is wiped with the plaintext
+		}
 		return nil, h.fail(err)
 	}
 	next := &ReceivedMessage2{received: h.showReceived()}
@@ -97,7 +108,7 @@ func (h *handshake) readMessage2(message2 []byte) error {
 		return fmt.Errorf("message_2: %w: G_Y is our own G_X", ErrReflected)
 	}
 	h.gy = gy
-	if h.gPeer, err = h.suite.curve.expand(gy); err != nil {
+	if h.gPeer, err = h.expand(h.suite.curve, gy); err != nil {
 		return fmt.Errorf("message_2: G_Y: %w", err)
 	}
 	// 2. Decrypt CIPHERTEXT_2.

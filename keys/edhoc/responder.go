@@ -22,6 +22,12 @@ func NewResponder(cfg Config) (*Responder, error) {
 	return &Responder{e: e}, nil
 }
 
+// Suites returns the cipher suites supported, the most preferred first.
+func (r *Responder) Suites() []Suite { return slices.Clone(r.e.Suites) }
+
+// Methods returns the methods allowed.
+func (r *Responder) Methods() []Method { return slices.Clone(r.e.Methods) }
+
 // Message1 reads message_1 (RFC 9528 §5.2.3). It costs no more than the
 // parsing and, on P-256 and P-384, the square root that validates G_X. Nothing
 // in message_1 is authenticated.
@@ -62,7 +68,7 @@ func (h *handshake) acceptMessage1(m *Message1) error {
 	}
 	h.suite = suites[selected]
 	h.identity = h.endpoint.identity(m.Method, h.suite)
-	if h.gPeer, err = h.suite.curve.expand(m.GX); err != nil {
+	if h.gPeer, err = h.expand(h.suite.curve, m.GX); err != nil {
 		return fmt.Errorf("G_X: %w", err)
 	}
 	if err := h.checkIDs(); err != nil {
@@ -113,8 +119,8 @@ func (h *handshake) writeMessage2(reply Reply) (_ []byte, err error) {
 		return nil, err
 	}
 	// 1. The ephemeral key; TH_2 and PRK_2e.
-	if h.ephemeral, err = h.endpoint.ephemeral(h.suite.curve); err != nil {
-		return nil, fmt.Errorf("edhoc: ephemeral key: %w", err)
+	if h.ephemeral, err = h.generate(h.suite.curve); err != nil {
+		return nil, err
 	}
 	h.gy = h.suite.curve.compact(h.ephemeral.PublicKey())
 	if err := h.derive2e(); err != nil {

@@ -38,9 +38,13 @@ const (
 
 // Export writes what is pinned and learned as JSON. All of it is public; who
 // can change it decides who is trusted.
-func (s *Store) Export() ([]byte, error) {
+func (s *Store) Export() ([]byte, error) { return ExportEntries(s.Entries()) }
+
+// ExportEntries writes entries as [Store.Export] does, such as those that
+// [StoreConfig].OnLearn has told.
+func ExportEntries(entries []Entry) ([]byte, error) {
 	st := state{Version: stateVersion, Credentials: []stateEntry{}}
-	for _, e := range s.Entries() {
+	for _, e := range entries {
 		se := stateEntry{
 			Name: e.Name, Type: stateTypes[e.Credential.typ],
 			Credential: hex.EncodeToString(e.Credential.Bytes()), Origin: originPinned,

@@ -2,6 +2,7 @@
 // devices, libraries and the command line. It needs no database.
 //
 //	DIR/keys       the contexts, sealed under the root key; written as a whole
+//	DIR/keys.added changes to them since, appended while a server takes handshakes
 //	DIR/state      numbers, windows, derived contexts; appended, checked, compacted
 //	DIR/root.key   the root key, mode 0600; Options.RootKey puts it elsewhere
 //	DIR/lock       held while the store is open
@@ -58,11 +59,13 @@
 //	record.go   records
 //	frame.go    frames, torn and damaged ones
 //	entries.go  the key file
+//	added.go    changes appended beside it
 //	view.go     reading without opening
 //
 // Beside it, for keys/bolt as well: keys/internal/anchor, keys/internal/vault (the
 // root key and sealed entries), keys/internal/record.
 //
 // Limits: one process at a time; all of the state is held in memory, about 100
-// bytes a context; the key file is written as a whole with each change.
+// bytes a context; the key file is written as a whole with each change, but for
+// those of [Store.PutSession] and [Store.RemoveSession].
 package file

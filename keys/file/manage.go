@@ -167,8 +167,10 @@ func (st *Store) writeEntries(all []keys.Entry) error {
 		err = disk.Replace(st.fsys, st.keysName(), b)
 	}
 	if err != nil {
+		st.merge = true
 		return fmt.Errorf("keys/file: %w", err)
 	}
 	st.entries = all
+	st.dropAdded()
 	return nil
 }

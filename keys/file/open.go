@@ -40,6 +40,8 @@ type Store struct {
 	// entriesMu is held while the key file is written.
 	entriesMu sync.Mutex
 	entries   []keys.Entry
+	added     *added // changes beside the key file; nil: none yet
+	merge     bool   // the key file is to be written before anything is added: what the disk holds is not known
 
 	mu      sync.Mutex
 	s       *state
@@ -100,6 +102,12 @@ func open(fsys disk.FS, dir string, o Options) (_ *Store, err error) {
 	if err := st.begin(); err != nil {
 		return nil, err
 	}
+	if st.merge {
+		if err := st.writeEntries(st.entries); err != nil {
+			_ = st.f.Close()
+			return nil, err
+		}
+	}
 	return st, nil
 }
 
@@ -150,7 +158,10 @@ func (st *Store) loadEntries() error {
 	if missing {
 		return nil
 	}
-	st.entries, err = decodeEntries(st.keysName(), st.root, b)
+	if st.entries, err = decodeEntries(st.keysName(), st.root, b); err != nil {
+		return err
+	}
+	st.merge, err = st.loadAdded(b)
 	return err
 }
 
@@ -291,6 +302,13 @@ func (st *Store) Keyring(ctx context.Context) (*keys.Keyring, error) {
 // state ends. It is the difference between a clean stop and a crash: keyrings
 // are to be closed before.
 func (st *Store) Close() error {
+	if err := st.mergeAdded(); err != nil {
+		return errors.Join(err, st.close())
+	}
+	return st.close()
+}
+
+func (st *Store) close() error {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	if errors.Is(st.err, keys.ErrClosed) {

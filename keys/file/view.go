@@ -53,6 +53,9 @@ func readView(fsys disk.FS, dir string, o Options) (*View, error) {
 		if st.entries, err = decodeEntries(st.keysName(), st.root, b); err != nil {
 			return nil, err
 		}
+		if _, err := st.loadAdded(b); err != nil {
+			return nil, err
+		}
 	}
 	st.s = newState(anchor.UUID{})
 	b, err = fsys.ReadFile(st.stateName())

@@ -52,7 +52,7 @@ func (s *Service) ServeCombined(now time.Time, source string, request oscore.Mes
 		return
 	}
 	work := func() {
-		if _, _, err := s.finish(now, source, x, message3); err != nil { // 4., 5.
+		if _, err := s.finish(now, source, x, message3); err != nil { // 4., 5.
 			s.refuse(in, err)
 			return
 		}

@@ -23,8 +23,9 @@ const MaxMessage = 8192
 type Ring interface {
 	ReserveFreeID(avoid ...[]byte) ([]byte, error)
 	ReleaseID(id []byte)
+	Get(name string) (*keys.Peer, bool)
 	AddSession(ctx context.Context, e keys.Entry) (*keys.Peer, error)
-	Remove(ctx context.Context, name string) error
+	Forget(ctx context.Context, name string) error
 }
 
 // Config is what a [Service] is made of. Zero values are the defaults.
@@ -72,12 +73,17 @@ type Config struct {
 	MaxContexts int
 	// ContextLifetime ends a context so long after its handshake; 0: never.
 	ContextLifetime time.Duration
+	// MaxUnfragmented is MAX_UNFRAGMENTED_SIZE (RFC 8613 §4.1.3.4.2), in bytes:
+	// above it message_3 does not go out with a request, but before it (RFC 9668
+	// §3.2.2). 0 means 4096.
+	MaxUnfragmented int
 	// Established, if set, is told each context that the server's side has
 	// entered, to make it durable. An error takes it out again and ends the
-	// handshake.
+	// handshake. Calls for different peers come at once, as many as Workers.
 	Established func(keys.Entry) error
-	// Removed, if set, is told each context taken out for MaxContexts or
-	// ContextLifetime.
+	// Removed, if set, is told each context taken out for MaxContexts,
+	// ContextLifetime or by Remove, for it to be gone durably on return: its
+	// numbers are forgotten afterwards.
 	Removed func(peer string)
 	// Event, if set, is told what became of each handshake. It must not block.
 	Event func(Event)
@@ -85,7 +91,7 @@ type Config struct {
 
 // Event is something an operator may want to know, without secrets.
 type Event struct {
-	Reason string // established, rejected, busy, rate_limited, echo_challenge, evicted, expired, no_session
+	Reason string // established, rejected, busy, rate_limited, echo_challenge, evicted, expired, no_session, storage
 	Peer   string // "" if unknown
 	Source string
 	Err    error
@@ -109,7 +115,8 @@ type Service struct {
 	sessions map[string]*session
 	byAge    list.List // of *session, the oldest in front
 
-	ctxMu    sync.Mutex // orders contexts entered and taken out
+	names    nameLocks  // order what becomes of one name's contexts
+	ctxMu    sync.Mutex // guards what follows; nothing slow is done under it
 	contexts map[string]*list.Element
 	ctxAge   list.List // of contextAge
 	watchers []func(peer string)
@@ -134,6 +141,7 @@ func New(cfg Config) (*Service, error) {
 	setDefault(&cfg.Rate, 10)
 	setDefault(&cfg.RateTotal, 200)
 	setDefault(&cfg.MaxContexts, 1<<16)
+	setDefault(&cfg.MaxUnfragmented, 4096)
 	if cfg.Path == "" {
 		cfg.Path = "/.well-known/edhoc"
 	}
@@ -183,18 +191,18 @@ func (s *Service) event(reason, peer, source string, err error) {
 	}
 }
 
-// Link describes the resource for /.well-known/core (RFC 9668 §6). It names
-// methods and suites where the configuration does.
+// Link describes the resource for /.well-known/core (RFC 9668 §6).
 func (s *Service) Link() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "<%s>;rt=core.edhoc", s.cfg.Path)
-	for _, c := range s.cfg.EDHOC.Suites {
+	for _, c := range s.responder.Suites() {
 		fmt.Fprintf(&b, ";ed-csuite=%d", c)
 	}
-	for _, m := range s.cfg.EDHOC.Methods {
+	for _, m := range s.responder.Methods() {
 		fmt.Fprintf(&b, ";ed-method=%d", m)
 	}
-	b.WriteString(";ed-cred-t=0;ed-cred-t=1;ed-cred-t=2")
+	b.WriteString(";ed-cred-t=0;ed-cred-t=1;ed-cred-t=2")                                       // CWT, CCS, X.509
+	b.WriteString(";ed-idcred-t=4;ed-idcred-t=13;ed-idcred-t=14;ed-idcred-t=33;ed-idcred-t=34") // kid, kcwt, kccs, x5chain, x5t
 	if s.cfg.Reverse {
 		b.WriteString(";ed-i")
 	}

@@ -4,8 +4,10 @@ import (
 	"container/list"
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 
@@ -48,9 +50,17 @@ func (s *Service) entry(session *edhoc.Session) (keys.Entry, error) {
 	return keys.Entry{Name: s.PeerName(session.Peer()), Params: params, Notes: "EDHOC: " + session.Peer().String()}, nil
 }
 
+// entered is a context in the ring.
+type entered struct {
+	name string
+	at   *list.Element // its note; another one is of another context
+	old  *keys.Peer    // whose place it took
+}
+
 // enter puts a session's context into the ring, in place of an earlier one of
-// the same peer, and has it made durable if told to.
-func (s *Service) enter(now time.Time, source string, session *edhoc.Session, durable bool) (string, error) {
+// the same peer, and has it made durable if told to. What one name goes through
+// is in order; other names do not wait for a slow disk.
+func (s *Service) enter(now time.Time, source string, session *edhoc.Session, durable bool) (in entered, err error) {
 	ci, cr := session.ConnectionIDs()
 	own := cr
 	if session.Role() == edhoc.RoleInitiator {
@@ -59,30 +69,89 @@ func (s *Service) enter(now time.Time, source string, session *edhoc.Session, du
 	e, err := s.entry(session)
 	if err != nil {
 		s.cfg.Ring.ReleaseID(own)
-		return "", localError{err}
+		return in, localError{err}
 	}
 	defer clear(e.Params.MasterSecret)
-	s.ctxMu.Lock()
-	defer s.ctxMu.Unlock()
-	if _, err := s.cfg.Ring.AddSession(context.Background(), e); err != nil {
-		s.cfg.Ring.ReleaseID(own)
-		return "", localError{err}
-	}
-	s.note(now, e.Name)
-	if durable && s.cfg.Established != nil {
-		if err := s.cfg.Established(e.Clone()); err != nil {
-			s.removeLocked(e.Name)
-			return "", localError{fmt.Errorf("handshake: making the context durable: %w", err)}
-		}
+	if in, err = s.enterEntry(now, own, e, durable); err != nil {
+		return in, localError{err}
 	}
 	s.tell(e.Name)
 	s.prune(now)
 	s.event("established", e.Name, source, nil)
-	return e.Name, nil
+	return in, nil
 }
 
-// note remembers when a context was made. ctxMu is held.
-func (s *Service) note(now time.Time, name string) {
+func (s *Service) enterEntry(now time.Time, own []byte, e keys.Entry, durable bool) (in entered, err error) {
+	defer s.names.lock(e.Name)()
+	old, _ := s.cfg.Ring.Get(e.Name)
+	if _, err := s.cfg.Ring.AddSession(context.Background(), e); err != nil {
+		s.cfg.Ring.ReleaseID(own)
+		return in, err
+	}
+	in = entered{e.Name, s.note(now, e.Name), old}
+	if !durable {
+		return in, nil
+	}
+	if s.cfg.Established != nil {
+		if err := s.cfg.Established(e.Clone()); err != nil {
+			s.takeOut(e.Name, nil)
+			return in, fmt.Errorf("handshake: making the context durable: %w", err)
+		}
+	}
+	s.forget(old)
+	return in, nil
+}
+
+// forget lets the store forget the numbers of a context that is gone for good:
+// when nothing durable names it any more. A crash before leaves 100 bytes.
+func (s *Service) forget(old *keys.Peer) {
+	if old == nil {
+		return
+	}
+	if err := old.Forget(context.Background()); err != nil {
+		s.event("storage", old.Name(), "", err)
+	}
+}
+
+// nameLocks are locks by name, for as long as somebody holds or awaits them.
+type nameLocks struct {
+	mu    sync.Mutex
+	locks map[string]*nameLock
+}
+
+type nameLock struct {
+	mu    sync.Mutex
+	users int
+}
+
+// lock locks a name and returns what unlocks it.
+func (n *nameLocks) lock(name string) (unlock func()) {
+	n.mu.Lock()
+	l := n.locks[name]
+	if l == nil {
+		if n.locks == nil {
+			n.locks = map[string]*nameLock{}
+		}
+		l = new(nameLock)
+		n.locks[name] = l
+	}
+	l.users++
+	n.mu.Unlock()
+	l.mu.Lock()
+	return func() {
+		l.mu.Unlock()
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if l.users--; l.users == 0 {
+			delete(n.locks, name)
+		}
+	}
+}
+
+// note remembers when a context was made.
+func (s *Service) note(now time.Time, name string) *list.Element {
+	s.ctxMu.Lock()
+	defer s.ctxMu.Unlock()
 	if e := s.contexts[name]; e != nil {
 		s.ctxAge.Remove(e)
 	}
@@ -91,30 +160,40 @@ func (s *Service) note(now time.Time, name string) {
 		c.until = now.Add(s.cfg.ContextLifetime)
 	}
 	s.contexts[name] = s.ctxAge.PushBack(c)
+	return s.contexts[name]
 }
 
-// prune takes out what is too old or too many. ctxMu is held.
+// prune takes out what is too old or too many.
 func (s *Service) prune(now time.Time) {
-	var next *list.Element
-	for e := s.ctxAge.Front(); e != nil; e = next {
-		next = e.Next()
-		c := e.Value.(contextAge)
-		if s.ctxAge.Len() <= s.cfg.MaxContexts && (c.until.IsZero() || now.Before(c.until)) {
-			return // the others are younger
+	for {
+		name, at := s.outdated(now)
+		if at == nil {
+			return
 		}
-		s.removeLocked(c.name)
-		s.event("expired", c.name, "", nil)
-		if s.cfg.Removed != nil {
-			s.cfg.Removed(c.name)
+		if s.removeIf(name, at) {
+			s.event("expired", name, "", nil)
 		}
 	}
+}
+
+// outdated returns the oldest context if it has to go.
+func (s *Service) outdated(now time.Time) (string, *list.Element) {
+	s.ctxMu.Lock()
+	defer s.ctxMu.Unlock()
+	e := s.ctxAge.Front()
+	if e == nil {
+		return "", nil
+	}
+	c := e.Value.(contextAge)
+	if s.ctxAge.Len() <= s.cfg.MaxContexts && (c.until.IsZero() || now.Before(c.until)) {
+		return "", nil // the others are younger
+	}
+	return c.name, e
 }
 
 // Adopt counts a peer whose context an earlier process made among those that
 // MaxContexts and ContextLifetime bound, as if made now.
 func (s *Service) Adopt(now time.Time, name string) {
-	s.ctxMu.Lock()
-	defer s.ctxMu.Unlock()
 	s.note(now, name)
 	s.prune(now)
 }
@@ -123,32 +202,49 @@ func (s *Service) Adopt(now time.Time, name string) {
 // traffic does it, too.
 func (s *Service) Expire(now time.Time) {
 	s.expire(now)
-	s.ctxMu.Lock()
-	defer s.ctxMu.Unlock()
 	s.prune(now)
 }
 
 // Remove takes out the context of a peer.
-func (s *Service) Remove(name string) {
+func (s *Service) Remove(name string) { s.removeIf(name, nil) }
+
+// removeIf takes out the context of a peer for good; with at set, only if it is
+// still the one noted there.
+func (s *Service) removeIf(name string, at *list.Element) bool {
+	defer s.names.lock(name)()
 	s.ctxMu.Lock()
-	defer s.ctxMu.Unlock()
-	s.removeLocked(name)
-	if s.cfg.Removed != nil {
-		s.cfg.Removed(name)
+	now := s.contexts[name]
+	s.ctxMu.Unlock()
+	if at != nil && now != at {
+		return false
 	}
+	s.takeOut(name, s.cfg.Removed)
+	return true
 }
 
-func (s *Service) removeLocked(name string) {
+// takeOut takes the context of a name out of what is durable, and then out of
+// the ring with its numbers. The name is locked.
+func (s *Service) takeOut(name string, removed func(string)) {
+	s.ctxMu.Lock()
 	if e := s.contexts[name]; e != nil {
 		s.ctxAge.Remove(e)
 		delete(s.contexts, name)
 	}
-	_ = s.cfg.Ring.Remove(context.Background(), name) // gone already is as good
+	s.ctxMu.Unlock()
+	if removed != nil {
+		removed(name)
+	}
+	if err := s.cfg.Ring.Forget(context.Background(), name); err != nil && !errors.Is(err, keys.ErrNotFound) {
+		s.event("storage", name, "", err)
+	}
 	s.tell(name)
 }
 
 func (s *Service) tell(name string) {
-	for _, f := range s.watchers {
+	s.ctxMu.Lock()
+	watchers := s.watchers[:len(s.watchers):len(s.watchers)]
+	s.ctxMu.Unlock()
+	for _, f := range watchers {
 		f(name)
 	}
 }

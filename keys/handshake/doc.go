@@ -42,8 +42,10 @@
 //   - Contexts begin at sequence number 0, with the identifiers of the
 //     handshake, without ID Context; keys are not updated (RFC 9528 Appendix H),
 //     a new handshake takes the old one's place.
-//   - The numbers of contexts that were replaced stay in a keyring's store, 100
-//     bytes each.
+//   - A crash between a new context and the forgetting of the one before leaves
+//     the latter's numbers in the keyring's store, 100 bytes.
+//   - Contexts are made durable one by one for each peer, at most 64 at a time;
+//     while more wait for the disk, handshakes wait, too.
 //   - EAD items are read by nobody: critical ones end the handshake.
 //   - A message has at most MaxMessage bytes, over datagrams in blocks.
 package handshake

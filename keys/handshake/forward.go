@@ -32,7 +32,7 @@ func (s *Service) message1(in inbound, message1 []byte) {
 
 // message3 ends the forward flow, with message_4 if the profile has it.
 func (s *Service) message3(in inbound, x *session, message3 []byte) {
-	done, _, err := s.finish(in.now, in.source, x, message3)
+	done, err := s.finish(in.now, in.source, x, message3)
 	if err != nil {
 		s.refuse(in, err)
 		return
@@ -51,11 +51,11 @@ func (s *Service) message3(in inbound, x *session, message3 []byte) {
 
 // finish processes message_3 and enters the context. The session is over,
 // except after a forgery that was put aside.
-func (s *Service) finish(now time.Time, source string, x *session, message3 []byte) (*edhoc.ResponderDone, string, error) {
+func (s *Service) finish(now time.Time, source string, x *session, message3 []byte) (*edhoc.ResponderDone, error) {
 	got, err := x.wait3.Message3(message3)
 	if errors.Is(err, edhoc.ErrIgnored) {
 		s.keep(now, x)
-		return nil, "", err
+		return nil, err
 	}
 	var done *edhoc.ResponderDone
 	if err == nil {
@@ -63,12 +63,12 @@ func (s *Service) finish(now time.Time, source string, x *session, message3 []by
 	}
 	if err != nil {
 		s.cfg.Ring.ReleaseID([]byte(x.id))
-		return nil, "", err
+		return nil, err
 	}
-	name, err := s.enter(now, source, done.Session(), true)
+	s.pool.aside(func() { _, err = s.enter(now, source, done.Session(), true) })
 	if err != nil {
 		done.Session().Wipe()
-		return nil, "", err
+		return nil, err
 	}
-	return done, name, nil
+	return done, nil
 }

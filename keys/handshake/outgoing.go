@@ -11,9 +11,6 @@ import (
 	"github.com/oscorelay/oscorelay/oscore"
 )
 
-// maxUnfragmented is MAX_UNFRAGMENTED_SIZE (RFC 8613 §4.1.3.4.2), in bytes.
-const maxUnfragmented = 4096
-
 // Peer says whom a handshake is meant for, and how it is to go.
 type Peer struct {
 	// Name is the peer in the Store that is expected, and nobody else; ""
@@ -73,7 +70,7 @@ type Outgoing struct {
 	first   []byte // message_1 or empty, as it went out
 	m3      []byte // message_3, to be combined
 	failure error  // to return once the peer was told
-	name    string
+	in      entered
 }
 
 // To returns a handshake with a peer. Either Next returns an error, or
@@ -135,7 +132,7 @@ func (o *Outgoing) next(now time.Time, reliable bool, answer oscore.Message) (os
 		body, more, err = o.step(code, payload)
 	}
 	if err != nil || !more {
-		if err == nil && o.failure == nil && o.name == "" {
+		if err == nil && o.failure == nil && o.in.name == "" {
 			err = o.enter(now)
 		}
 		return oscore.Message{}, false, errors.Join(err, o.failure)
@@ -181,6 +178,9 @@ func (o *Outgoing) onMessage2(code coap.Code, payload []byte) ([]byte, bool, err
 	}
 	got, err := o.wait2.Message2(payload)
 	if err != nil {
+		if cr := o.wait2.ConnectionID(); cr != nil {
+			return o.tell(cr, err)
+		}
 		return nil, false, err
 	}
 	o.cr = got.ConnectionID()
@@ -295,17 +295,18 @@ func refusal(code coap.Code, payload []byte) error {
 // enter puts the context into the keyring.
 func (o *Outgoing) enter(now time.Time) error {
 	var err error
-	own := o.own
 	o.own = nil // the ring's from here on
-	if o.name, err = o.s.enter(now, "", o.session, false); err != nil {
-		o.s.cfg.Ring.ReleaseID(own)
+	if o.in, err = o.s.enter(now, "", o.session, false); err != nil {
 		return err
+	}
+	if o.session.Confirmed() { // by message_4
+		o.forgetOld()
 	}
 	return nil
 }
 
 // Name returns the peer's name in the keyring, once the handshake is over.
-func (o *Outgoing) Name() string { return o.name }
+func (o *Outgoing) Name() string { return o.in.name }
 
 // Session returns the session, nil before the peer has proved who it is.
 func (o *Outgoing) Session() *edhoc.Session { return o.session }
@@ -331,7 +332,7 @@ func (o *Outgoing) Combine(sealed oscore.Message) (out oscore.Message, ok bool, 
 	if err != nil {
 		return sealed, false, err
 	}
-	if len(o.m3)+len(payload) > maxUnfragmented {
+	if len(o.m3)+len(payload) > o.s.cfg.MaxUnfragmented {
 		return sealed, false, nil
 	}
 	payload = append(append(make([]byte, 0, len(o.m3)+len(payload)), o.m3...), payload...)
@@ -365,11 +366,19 @@ func (o *Outgoing) Refused(answer oscore.Message) error {
 	return &edhoc.PeerError{Message: m}
 }
 
-// Confirm records that an answer under the new context has verified.
+// Confirm records that an answer under the new context has verified. The
+// numbers of the context whose place it took are forgotten then: the peer has no
+// use for it any more.
 func (o *Outgoing) Confirm() {
 	if o.session != nil {
 		o.session.Confirm()
+		o.forgetOld()
 	}
+}
+
+func (o *Outgoing) forgetOld() {
+	o.s.forget(o.in.old)
+	o.in.old = nil
 }
 
 // Close ends a handshake that came to nothing: its context, too, is taken out.
@@ -388,8 +397,8 @@ func (o *Outgoing) Close() {
 		o.s.cfg.Ring.ReleaseID(o.own)
 		o.own = nil
 	}
-	if o.name != "" {
-		o.s.Remove(o.name)
-		o.name = ""
+	if o.in.name != "" {
+		o.s.removeIf(o.in.name, o.in.at)
+		o.in = entered{}
 	}
 }

@@ -9,7 +9,8 @@ type pool struct {
 
 	mu      sync.Mutex
 	waiting []func()
-	running int
+	running int // workers that are not aside
+	asides  int
 	stats   Stats
 }
 
@@ -50,14 +51,48 @@ func (p *pool) work(f func()) {
 	for f != nil {
 		f()
 		p.mu.Lock()
-		if len(p.waiting) > 0 {
-			f, p.waiting = p.waiting[0], p.waiting[1:]
-			p.stats.Messages++
-		} else {
+		if p.running > p.workers || len(p.waiting) == 0 { // more than enough, after an aside
 			f = nil
 			p.running--
-			p.waiting = nil
+		} else {
+			f = p.nextLocked()
 		}
 		p.mu.Unlock()
 	}
+}
+
+func (p *pool) nextLocked() (f func()) {
+	f, p.waiting = p.waiting[0], p.waiting[1:]
+	if len(p.waiting) == 0 {
+		p.waiting = nil
+	}
+	p.stats.Messages++
+	return f
+}
+
+// maxAside bounds the workers that wait aside.
+const maxAside = 64
+
+// aside runs f, which waits for a disk rather than computes, and lets another
+// worker take the caller's place meanwhile: a slow disk holds up those who need
+// it, and all others only once maxAside wait.
+func (p *pool) aside(f func()) {
+	p.mu.Lock()
+	if p.asides >= maxAside {
+		p.mu.Unlock()
+		f()
+		return
+	}
+	p.asides++
+	if len(p.waiting) > 0 {
+		go p.work(p.nextLocked())
+	} else {
+		p.running--
+	}
+	p.mu.Unlock()
+	f()
+	p.mu.Lock()
+	p.asides--
+	p.running++
+	p.mu.Unlock()
 }

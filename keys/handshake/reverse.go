@@ -24,7 +24,8 @@ func (s *Service) trigger(in inbound) {
 }
 
 // message2 answers message_2 with message_3 and enters the context. With
-// message_4 to come the session waits on for it.
+// message_4 to come the session waits for it first: until then the peer may not
+// have the keys, and an earlier context keeps its place.
 func (s *Service) message2(in inbound, x *session, message2 []byte) {
 	message3, done, err := s.answer2(x, message2)
 	if err != nil {
@@ -32,16 +33,27 @@ func (s *Service) message2(in inbound, x *session, message2 []byte) {
 		s.refuse(in, err)
 		return
 	}
-	name, err := s.enter(in.now, in.source, done.Session(), true)
-	if err != nil {
-		done.Abort()
-		s.refuse(in, err)
+	if s.cfg.Message4 {
+		s.keep(in.now, &session{id: x.id, wait4: done})
+		in.changed(message3)
 		return
 	}
-	if s.cfg.Message4 {
-		s.keep(in.now, &session{id: x.id, wait4: done, peer: name})
+	if !s.established(in, done) {
+		return
 	}
 	in.changed(message3)
+}
+
+// established enters the context, or says why that fails.
+func (s *Service) established(in inbound, done *edhoc.InitiatorDone) bool {
+	var err error
+	s.pool.aside(func() { _, err = s.enter(in.now, in.source, done.Session(), true) })
+	if err != nil {
+		done.Session().Wipe()
+		done.Abort()
+		s.refuse(in, err)
+	}
+	return err == nil
 }
 
 func (s *Service) answer2(x *session, message2 []byte) ([]byte, *edhoc.InitiatorDone, error) {
@@ -56,17 +68,18 @@ func (s *Service) answer2(x *session, message2 []byte) ([]byte, *edhoc.Initiator
 	return verified.Message3()
 }
 
-// message4 confirms the session of the reverse flow. A context that message_4
-// does not confirm is taken out again.
+// message4 ends the reverse flow where the profile has message_4.
 func (s *Service) message4(in inbound, x *session, message4 []byte) {
 	if _, err := x.wait4.Message4(message4); err != nil {
 		if errors.Is(err, edhoc.ErrIgnored) {
 			s.keep(in.now, x)
 		} else {
-			s.Remove(x.peer)
+			s.cfg.Ring.ReleaseID([]byte(x.id))
 		}
 		s.refuse(in, err)
 		return
 	}
-	in.changed(nil)
+	if s.established(in, x.wait4) {
+		in.changed(nil)
+	}
 }

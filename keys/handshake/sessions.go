@@ -17,7 +17,6 @@ type session struct {
 	wait3 *edhoc.WaitMessage3  // forward: message_3
 	wait2 *edhoc.WaitMessage2  // reverse: message_2
 	wait4 *edhoc.InitiatorDone // reverse: message_4
-	peer  string               // reverse, message_4: whose context it confirms
 }
 
 func (x *session) abort() {
@@ -28,12 +27,9 @@ func (x *session) abort() {
 		x.wait2.Abort()
 	case x.wait4 != nil:
 		x.wait4.Abort()
+		x.wait4.Session().Wipe()
 	}
 }
-
-// holdsID reports whether the session's identifier is its own: once its context
-// is in the keyring, it is the context's.
-func (x *session) holdsID() bool { return x.wait4 == nil }
 
 // keep enters a session, for which the oldest may have to make room.
 func (s *Service) keep(now time.Time, x *session) {
@@ -44,11 +40,27 @@ func (s *Service) keep(now time.Time, x *session) {
 	}
 	if x.deadline.IsZero() {
 		x.deadline = now.Add(s.cfg.SessionLifetime)
+		x.at = s.byAge.PushBack(x)
+	} else {
+		s.putBack(x)
 	}
-	x.at = s.byAge.PushBack(x)
 	s.sessions[x.id] = x
 	s.mu.Unlock()
 	s.drop(gone, "evicted")
+}
+
+// putBack gives a session its place again: what is sent to it makes it no
+// younger.
+func (s *Service) putBack(x *session) {
+	older := s.byAge.Back()
+	for older != nil && !older.Value.(*session).deadline.Before(x.deadline) {
+		older = older.Prev()
+	}
+	if older == nil {
+		x.at = s.byAge.PushFront(x)
+		return
+	}
+	x.at = s.byAge.InsertAfter(x, older)
 }
 
 // take takes a session out for its next message: nobody else finds it, so that
@@ -92,10 +104,8 @@ func (s *Service) expire(now time.Time) {
 func (s *Service) drop(gone []*session, reason string) {
 	for _, x := range gone {
 		x.abort()
-		if x.holdsID() {
-			s.cfg.Ring.ReleaseID([]byte(x.id))
-		}
-		s.event(reason, x.peer, "", nil)
+		s.cfg.Ring.ReleaseID([]byte(x.id))
+		s.event(reason, "", "", nil)
 	}
 }
 

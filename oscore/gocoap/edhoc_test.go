@@ -308,31 +308,6 @@ func TestCombinedRefused(t *testing.T) {
 	})
 }
 
-// TestInnerEDHOC: an EDHOC option inside is a critical option that nobody
-// processed (RFC 9668 §3.3.1 step 8).
-func TestInnerEDHOC(t *testing.T) {
-	proof.Checklist(t, "C-09", "C-17")
-	client, server := shakers(t, func(_ *handshake.Config, c *gocoap.Config) {
-		c.Allow = func(_ string, _ codes.Code, path string) bool { return path != "/secret" }
-	})
-	var calls atomic.Int32
-	ctx := within(t)
-	addr := serveUDP(t, server.ep, hello(&calls))
-	for _, combined := range []bool{false, true} {
-		c, err := client.shake(t, ctx, addr, handshake.Peer{Name: "server", Combined: combined})
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp, err := c.Get(ctx, "/secret")
-		if err != nil || resp.Code() != codes.Forbidden {
-			t.Errorf("forbidden path: %v, %v", resp, err)
-		}
-	}
-	if calls.Load() != 0 {
-		t.Errorf("%d calls", calls.Load())
-	}
-}
-
 // TestFlood: strangers send message_1 from many ports and addresses, as fast as
 // they can. What they can cost is bounded, and a genuine handshake comes to its
 // end meanwhile.

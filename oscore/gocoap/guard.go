@@ -19,7 +19,7 @@ const (
 // [Guard] mends that.
 func init() {
 	message.CoapOptionDefs[optionOSCORE] = message.OptionDef{ValueFormat: message.ValueOpaque, MinLen: 0, MaxLen: 255}
-	message.CoapOptionDefs[optionEDHOC] = message.OptionDef{ValueFormat: message.ValueEmpty, MinLen: 0, MaxLen: 0}
+	message.CoapOptionDefs[optionEDHOC] = message.OptionDef{ValueFormat: message.ValueOpaque, MinLen: 0, MaxLen: 65535} // a value is ignored (RFC 9668 §3.1)
 }
 
 // Guard is middleware for a go-coap server without OSCORE in a process that

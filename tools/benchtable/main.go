@@ -46,15 +46,45 @@ func (r result) median(unit string) float64 {
 // results are benchmarks by name without "Benchmark".
 type results map[string]result
 
-// bench runs the benchmarks of one package.
-func bench(pkg, pattern string, count int, benchtime string) (results, error) {
-	cmd := exec.Command("go", "test", pkg, "-run", "^$", "-bench", pattern, "-benchmem", "-benchtime", benchtime, "-count", strconv.Itoa(count))
+// missing reports whether what the section needs is not there.
+func (s *section) missing() bool {
+	if s.needs == "" {
+		return false
+	}
+	_, err := os.Stat(s.needs)
+	return err != nil
+}
+
+// bench runs the benchmarks of the section.
+func (s *section) bench(count int, benchtime string) (results, error) {
+	cmd := exec.Command("go", "test", s.pkg, "-tags", s.tags, "-run", "^$", "-bench", s.pattern, "-benchmem", "-benchtime", benchtime, "-count", strconv.Itoa(count))
 	cmd.Stderr = os.Stderr
 	raw, err := cmd.Output()
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w\n%s", pkg, err, raw)
+		return nil, fmt.Errorf("%s: %w\n%s", s.pkg, err, raw)
 	}
 	return parse(bytes.NewReader(raw)), nil
+}
+
+// write runs the section and writes it, or says why it is left out.
+func (s *section) write(w io.Writer, count int, benchtime string) error {
+	fmt.Fprintf(w, "\n## %s\n\n", s.title)
+	if s.text != "" {
+		fmt.Fprintf(w, "%s\n\n", s.text)
+	}
+	if s.missing() {
+		fmt.Fprintf(w, "%s\n", s.absent)
+		return nil
+	}
+	all, err := s.bench(count, benchtime)
+	switch {
+	case err != nil:
+		return err
+	case len(all) == 0:
+		return fmt.Errorf("%s: no benchmark %s has run", s.pkg, s.pattern)
+	}
+	s.table(w, all)
+	return nil
 }
 
 // parse reads the output of go test -bench.
@@ -101,12 +131,9 @@ the same machine in the same run. It leaves out what any implementation must do 
 `, count, benchtime, processor(), runtime.NumCPU(), runtime.Version(), runtime.GOOS, runtime.GOARCH, time.Now().Format("2006-01-02"))
 	for _, s := range sections {
 		fmt.Fprintf(os.Stderr, "%s\n", s.title)
-		all, err := bench(s.pkg, s.pattern, count, benchtime)
-		if err != nil {
+		if err := s.write(&doc, count, benchtime); err != nil {
 			return err
 		}
-		fmt.Fprintf(&doc, "\n## %s\n\n%s\n\n", s.title, s.text)
-		s.table(&doc, all)
 	}
 	fmt.Fprintf(&doc, "\n%s", footer)
 	if _, err := os.Stdout.Write(doc.Bytes()); err != nil {

@@ -32,3 +32,12 @@ func TestTables(t *testing.T) {
 		t.Error(b.String())
 	}
 }
+
+// A section whose means are not there says so, and runs nothing.
+func TestAbsent(t *testing.T) {
+	s := section{title: "Beside a peer", text: "In one run.", needs: t.TempDir() + "/peer", absent: "Not measured: no peer here."}
+	var b bytes.Buffer
+	if err := s.write(&b, 1, "1x"); err != nil || b.String() != "\n## Beside a peer\n\nIn one run.\n\nNot measured: no peer here.\n" {
+		t.Errorf("%v %q", err, b.String())
+	}
+}
