@@ -20,8 +20,8 @@ import (
 // chunkSize is how many entries one transaction of an import takes.
 const chunkSize = 250_000
 
-// Put writes entries, in place of those of the same names. A keyring that is
-// open already does not see them.
+// Put writes entries, in place of those of the same names. The keyring sees them
+// when Put returns; a peer of an entry that is replaced ends.
 //
 // fresh says that their material was never used anywhere. Without it material
 // that the store does not know is tainted; material that it knows keeps its
@@ -44,8 +44,21 @@ func (st *Store) Import(ctx context.Context, fresh bool, entries []keys.Entry, p
 		return err
 	}
 	var unknown []keys.Identity
-	var news []string
+	var news, replaced []string
+	for i := range entries {
+		if st.ring == nil {
+			break
+		}
+		if err := st.ring.Conflict(&entries[i]); err != nil {
+			return fmt.Errorf("keys/bolt: %w", err)
+		}
+	}
 	err = st.View(ctx, func(tx *Tx) error {
+		for i := range all {
+			if st.ring != nil && live(tx.tx, []byte(all[i].name)) {
+				replaced = append(replaced, all[i].name)
+			}
+		}
 		if err := clashes(tx.tx, all); err != nil || !fresh {
 			return err
 		}
@@ -69,6 +82,11 @@ func (st *Store) Import(ctx context.Context, fresh bool, entries []keys.Entry, p
 	if err := st.claim(unknown, news); err != nil {
 		return err
 	}
+	resume, err := st.suspend(ctx, replaced)
+	if err != nil {
+		return err
+	}
+	defer resume()
 	// In two passes, each in the order of its keys: what the identities are, and
 	// then the entries. One transaction does both for a few.
 	order := make([]int, len(entries))
@@ -77,7 +95,7 @@ func (st *Store) Import(ctx context.Context, fresh bool, entries []keys.Entry, p
 	}
 	slices.SortFunc(order, func(a, b int) int { return bytes.Compare(all[a].sender[:], all[b].sender[:]) })
 	first := func(tx *bbolt.Tx, part []int) error { return st.putIdentities(tx, fresh, entries, all, part) }
-	second := func(tx *bbolt.Tx, part []int) error { return st.putEntries(tx, entries, part) }
+	second := func(tx *bbolt.Tx, part []int) error { return st.putEntries(tx, entries, all, part) }
 	if len(entries) <= st.chunk {
 		return st.inChunks(ctx, order, p, 2, func(tx *bbolt.Tx, part []int) error {
 			if err := first(tx, part); err != nil {
@@ -93,6 +111,15 @@ func (st *Store) Import(ctx context.Context, fresh bool, entries []keys.Entry, p
 	}
 	slices.SortFunc(order, func(a, b int) int { return bytes.Compare([]byte(entries[a].Name), []byte(entries[b].Name)) })
 	return st.inChunks(ctx, order, p, 1, second)
+}
+
+// suspend takes peers out of the keyring while their entries change. The caller
+// holds st.entriesMu.
+func (st *Store) suspend(ctx context.Context, names []string) (resume func(), err error) {
+	if st.ring == nil {
+		return func() {}, nil
+	}
+	return st.ring.Suspend(ctx, names)
 }
 
 // progressing tells how far an import has got.
@@ -190,6 +217,14 @@ func (st *Store) putIdentities(tx *bbolt.Tx, fresh bool, entries []keys.Entry, a
 			keysOf = append(keysOf, pair{k, v})
 			return nil
 		})
+		if v := tx.Bucket(bucketDerived).Get(x.sender[:]); len(v) >= len(x.sender) {
+			// It was here before, and Appendix B.2 ran.
+			idContext := bytes.Clone(v[len(x.sender):])
+			keysOf = append(keysOf, pair{derivedKey([]byte(x.name)), idContext})
+			for _, k := range derivedKeys(entries[i].Params.RecipientID, idContext) {
+				keysOf = append(keysOf, pair{k, []byte(x.name)})
+			}
+		}
 		if !fresh || tx.Bucket(bucketNumbers).Get(x.sender[:]) != nil {
 			continue
 		}
@@ -216,7 +251,7 @@ func (st *Store) putIdentities(tx *bbolt.Tx, fresh bool, entries []keys.Entry, a
 }
 
 // putEntries seals and writes entries.
-func (st *Store) putEntries(tx *bbolt.Tx, entries []keys.Entry, part []int) error {
+func (st *Store) putEntries(tx *bbolt.Tx, entries []keys.Entry, all []indexed, part []int) error {
 	b := tx.Bucket(bucketEntries)
 	b.FillPercent = 0.9 // they mostly come in order
 	places, err := newPlaces(tx)
@@ -231,7 +266,7 @@ func (st *Store) putEntries(tx *bbolt.Tx, entries []keys.Entry, part []int) erro
 		name := []byte(entries[i].Name)
 		place, err := places.of(name, b.Get(name))
 		if err == nil {
-			err = b.Put(name, st.sealEntry(name, place, plain))
+			err = b.Put(name, st.sealEntry(name, place, &all[i], plain))
 		}
 		clear(plain)
 		if err != nil {
@@ -243,15 +278,15 @@ func (st *Store) putEntries(tx *bbolt.Tx, entries []keys.Entry, part []int) erro
 
 // dropIndex deletes what the index holds of an entry that is there.
 func (st *Store) dropIndex(tx *bbolt.Tx, name string) error {
-	e, ok, err := st.entry(tx, name)
+	r, ok, err := st.record(tx, name)
 	if err != nil || !ok {
 		return err
 	}
-	x, err := index(&e)
-	if err != nil {
+	x := indexOf(&r.Entry, r.Sender, r.Recipient)
+	b := tx.Bucket(bucketIndex)
+	if err := dropDerived(b, []byte(name), r.Entry.Params.RecipientID); err != nil {
 		return err
 	}
-	b := tx.Bucket(bucketIndex)
 	return x.each(func(k, v []byte) error {
 		if v != nil && !bytes.Equal(b.Get(k), v) {
 			return nil // another entry has it already
@@ -260,35 +295,44 @@ func (st *Store) dropIndex(tx *bbolt.Tx, name string) error {
 	})
 }
 
-func (st *Store) entry(tx *bbolt.Tx, name string) (e keys.Entry, ok bool, err error) {
+// record reads an entry and its identities.
+func (st *Store) record(tx *bbolt.Tx, name string) (r keys.Record, ok bool, err error) {
 	value := tx.Bucket(bucketEntries).Get([]byte(name))
 	if value == nil {
-		return e, false, nil
+		return r, false, nil
 	}
-	e, err = st.unsealEntry([]byte(name), value)
-	return e, err == nil, err
+	r, err = st.unsealEntry([]byte(name), value)
+	return r, err == nil, err
 }
 
 // sealEntry returns the value of an entry: its place, and the rest sealed for name
-// and place.
-func (st *Store) sealEntry(name []byte, place uint32, plain []byte) []byte {
+// and place: the identities of sender and recipient, and the entry.
+func (st *Store) sealEntry(name []byte, place uint32, x *indexed, plain []byte) []byte {
 	at := binary.BigEndian.AppendUint32(nil, place)
-	return append(at, st.seal(bucketEntries, entryKey(name, at), plain)...)
+	whole := slices.Concat(x.sender[:], x.recipient[:], plain)
+	defer clear(whole)
+	return append(at, st.seal(bucketEntries, entryKey(name, at), whole)...)
 }
 
-func (st *Store) unsealEntry(name, value []byte) (e keys.Entry, err error) {
+func (st *Store) unsealEntry(name, value []byte) (r keys.Record, err error) {
+	const ids = 2 * len(r.Sender)
 	if len(value) < placeLen {
-		return e, fmt.Errorf("keys/bolt: %s: entry %q: %w", st.name(), name, errDamaged)
+		return r, fmt.Errorf("keys/bolt: %s: entry %q: %w", st.name(), name, errDamaged)
 	}
 	plain, err := st.open(bucketEntries, entryKey(name, value[:placeLen]), value[placeLen:])
+	if err == nil && len(plain) < ids {
+		err = errDamaged
+	}
 	if err == nil {
-		e, err = vault.UnmarshalEntry(plain)
+		r.Index = binary.BigEndian.Uint32(value)
+		r.Sender, r.Recipient = keys.Identity(plain), keys.Identity(plain[ids/2:])
+		r.Entry, err = vault.UnmarshalEntry(plain[ids:])
 		clear(plain)
 	}
 	if err != nil {
-		return e, fmt.Errorf("keys/bolt: %s: entry %q: %w", st.name(), name, err)
+		return r, fmt.Errorf("keys/bolt: %s: entry %q: %w", st.name(), name, err)
 	}
-	return e, nil
+	return r, nil
 }
 
 // entryKey is what an entry is sealed for. No name holds a zero.
@@ -299,7 +343,8 @@ func entryKey(name, place []byte) []byte {
 // Entry returns the entry of that name.
 func (st *Store) Entry(ctx context.Context, name string) (e keys.Entry, ok bool, err error) {
 	err = st.View(ctx, func(tx *Tx) (err error) {
-		e, ok, err = st.entry(tx.tx, name)
+		r, there, err := st.record(tx.tx, name)
+		e, ok = r.Entry, there
 		return err
 	})
 	return e, ok, err
@@ -318,11 +363,11 @@ func (st *Store) Entries(ctx context.Context, fn func(keys.Entry) error) error {
 				k, v = c.Next()
 			}
 			for ; k != nil && len(some) < 1000; k, v = c.Next() {
-				e, err := st.unsealEntry(k, v)
+				r, err := st.unsealEntry(k, v)
 				if err != nil {
 					return err
 				}
-				some = append(some, e)
+				some = append(some, r.Entry)
 			}
 			return nil
 		})
@@ -343,6 +388,11 @@ func (st *Store) Entries(ctx context.Context, fn func(keys.Entry) error) error {
 func (st *Store) Remove(ctx context.Context, names ...string) error {
 	st.entriesMu.Lock()
 	defer st.entriesMu.Unlock()
+	resume, err := st.suspend(ctx, names)
+	if err != nil {
+		return err
+	}
+	defer resume()
 	return st.Update(ctx, func(tx *Tx) error {
 		for _, name := range names {
 			if tx.tx.Bucket(bucketEntries).Get([]byte(name)) == nil {
@@ -367,12 +417,17 @@ func (st *Store) Remove(ctx context.Context, names ...string) error {
 // dropEntry deletes an entry. Its place is not given again.
 func dropEntry(tx *bbolt.Tx, name string) error {
 	b := tx.Bucket(bucketEntries)
-	if v := b.Get([]byte(name)); len(v) >= placeLen {
-		if err := tx.Bucket(bucketPlaces).Delete(bytes.Clone(v[:placeLen])); err != nil {
-			return err
-		}
+	places, err := newPlaces(tx)
+	if err == nil {
+		err = places.drop(b.Get([]byte(name)))
 	}
-	return b.Delete([]byte(name))
+	if err == nil {
+		err = places.save()
+	}
+	if err == nil {
+		err = b.Delete([]byte(name))
+	}
+	return err
 }
 
 // deletePrefix deletes what has keys that begin so.
@@ -388,18 +443,4 @@ func deletePrefix(b *bbolt.Bucket, prefix []byte) error {
 		}
 	}
 	return nil
-}
-
-// Keyring returns a keyring with a peer for each entry. Close it before the
-// store.
-func (st *Store) Keyring(ctx context.Context) (*keys.Keyring, error) {
-	ring := keys.New(st)
-	err := st.Entries(ctx, func(e keys.Entry) error {
-		_, err := ring.Add(ctx, e)
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("keys/bolt: %s: %w", st.name(), err)
-	}
-	return ring, nil
 }

@@ -15,14 +15,18 @@ import (
 func fleet(n int) []keys.Entry {
 	out := make([]keys.Entry, n)
 	for i := range out {
-		secret := make([]byte, 16)
-		binary.BigEndian.PutUint64(secret, uint64(i)+1)
-		id := binary.BigEndian.AppendUint32(nil, uint32(i))
-		out[i] = keys.Entry{Name: fmt.Sprintf("urn:dev:os:32473-%07d", i), Params: oscore.Params{
-			MasterSecret: secret, MasterSalt: secret[:8], SenderID: []byte{1}, RecipientID: id,
-		}}
+		out[i] = meter(i)
 	}
 	return out
+}
+
+// meter is one of a fleet.
+func meter(i int) keys.Entry {
+	secret := make([]byte, 16)
+	binary.BigEndian.PutUint64(secret, uint64(i)+1)
+	return keys.Entry{Name: fmt.Sprintf("urn:dev:os:32473-%07d", i), Params: oscore.Params{
+		MasterSecret: secret, MasterSalt: secret[:8], SenderID: []byte{1}, RecipientID: binary.BigEndian.AppendUint32(nil, uint32(i)),
+	}}
 }
 
 // TestImportCutShort: an import that ends in the middle of its transactions leaves

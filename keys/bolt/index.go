@@ -19,6 +19,11 @@ import (
 //	'b' length, kid, name              found by the kid alone: oscore.MaxCandidates at most
 //	'd' length, kid, name              may begin Appendix B.2: as many
 //
+// and what a context from Appendix B.2 is found by, in place of what is configured:
+//
+//	'n' name                           its ID Context
+//	'q' length, kid, ID Context        name; and the same with the ID Context wrapped
+//
 // A key may name an entry that a crash kept from being written, and holds for
 // nothing then.
 type indexed struct {
@@ -34,11 +39,16 @@ func kidKey(kind byte, kid, rest []byte) []byte {
 }
 
 func index(e *keys.Entry) (x indexed, err error) {
-	p := &e.Params
-	x.name = e.Name
-	if x.sender, x.recipient, err = keys.Identities(p); err != nil {
+	sender, recipient, err := keys.Identities(&e.Params)
+	if err != nil {
 		return x, fmt.Errorf("keys/bolt: entry %q: %w", e.Name, err)
 	}
+	return indexOf(e, sender, recipient), nil
+}
+
+func indexOf(e *keys.Entry, sender, recipient keys.Identity) (x indexed) {
+	p := &e.Params
+	x.name, x.sender, x.recipient = e.Name, sender, recipient
 	x.keys = [][]byte{append([]byte{'s'}, x.sender[:]...), append([]byte{'r'}, x.recipient[:]...)}
 	if p.IDContext != nil {
 		x.keys = append(x.keys, kidKey('p', p.RecipientID, p.IDContext))
@@ -49,7 +59,7 @@ func index(e *keys.Entry) (x indexed, err error) {
 	if e.Settings.Rederive&oscore.RoleServer != 0 {
 		x.shared = append(x.shared, kidKey('d', p.RecipientID, nil))
 	}
-	return x, nil
+	return x
 }
 
 // each calls fn for each key of the index and its value.
@@ -94,6 +104,11 @@ func clashes(tx *bbolt.Tx, fresh []indexed) error {
 	for k, name := range owners {
 		if other := b.Get([]byte(k)); other != nil && stays(other) {
 			return clash([]byte(k), string(other), name)
+		}
+		if k[0] == 'p' {
+			if other := b.Get([]byte("q" + k[1:])); other != nil && stays(other) {
+				return clash([]byte(k), string(other), name)
+			}
 		}
 	}
 	for prefix, n := range counts {

@@ -35,6 +35,11 @@ type Options struct {
 	// os.UserConfigDir. It must not be part of what backs up or copies the
 	// store, and must last as long as the store does.
 	AnchorDir string
+	// Hot is how many peers the keyring keeps ready to use; zero means
+	// keys.DefaultHot.
+	Hot int
+	// OnError is called when the keyring found nobody because the store failed.
+	OnError func(error)
 	// RootKey is the file with the root key; empty means root.key in the
 	// directory.
 	RootKey string
@@ -69,6 +74,7 @@ type Store struct {
 
 	entriesMu sync.Mutex // held while entries are written
 	chunk     int        // entries a transaction of an import takes
+	ring      *keys.Keyring
 
 	mu      sync.Mutex
 	h       head
@@ -87,6 +93,7 @@ var (
 	_ keys.History      = (*Store)(nil)
 	_ keys.WindowStore  = (*Store)(nil)
 	_ keys.ContextStore = (*Store)(nil)
+	_ keys.Directory    = (*Store)(nil)
 )
 
 // Open opens the store in a directory, or makes it if that was asked for. It is a
