@@ -316,7 +316,9 @@ func (r *Keyring) lookup(dst []oscore.Peer, kid, kidContext []byte) (_ []oscore.
 	}
 	names := c.KID
 	if kidContext != nil {
-		names = c.Rederive
+		if _, err := oscore.UnwrapBstr(kidContext); err == nil {
+			names = c.Rederive
+		}
 	}
 	var found []*Peer
 	var failed error

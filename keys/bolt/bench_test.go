@@ -51,7 +51,7 @@ func resident(b *testing.B, kind string) int {
 func fleetStore(b *testing.B) (base string, n int) {
 	base, n = b.TempDir(), fleetSize(b)
 	st := mustOpen(b, base)
-	if err := st.Import(ctx, true, fleet(n), nil); err != nil {
+	if err := st.Import(ctx, fleet(n), ImportOptions{Fresh: true, Expected: n}); err != nil {
 		b.Fatal(err)
 	}
 	mustClose(b, st)
@@ -59,11 +59,11 @@ func fleetStore(b *testing.B) (base string, n int) {
 }
 
 func BenchmarkImport(b *testing.B) {
-	entries := fleet(fleetSize(b))
+	n := fleetSize(b)
 	for b.Loop() {
 		base := b.TempDir()
 		st := mustOpen(b, base)
-		if err := st.Import(ctx, true, entries, nil); err != nil {
+		if err := st.Import(ctx, fleet(n), ImportOptions{Fresh: true, Expected: n}); err != nil {
 			b.Fatal(err)
 		}
 		mustClose(b, st)
@@ -71,9 +71,10 @@ func BenchmarkImport(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		b.ReportMetric(float64(info.Size())/float64(len(entries)), "file-B/entry")
+		b.ReportMetric(float64(info.Size())/float64(n), "file-B/entry")
+		b.ReportMetric(float64(resident(b, "VmHWM"))/1024, "peak-MB")
 	}
-	b.ReportMetric(b.Elapsed().Seconds()*1e6/float64(b.N*len(entries)), "µs/entry")
+	b.ReportMetric(b.Elapsed().Seconds()*1e6/float64(b.N*n), "µs/entry")
 }
 
 // BenchmarkFleet opens a store and looks contexts up in it: those in use, those that
@@ -197,14 +198,15 @@ func BenchmarkReserve(b *testing.B) {
 func BenchmarkReserveParallel(b *testing.B) {
 	st := mustOpen(b, b.TempDir())
 	defer mustClose(b, st)
-	entries := fleet(64)
-	if err := st.Import(ctx, true, entries, nil); err != nil {
+	const n = 64
+	if err := st.Import(ctx, fleet(n), ImportOptions{Fresh: true}); err != nil {
 		b.Fatal(err)
 	}
 	var next atomic.Int32
 	b.SetParallelism(64 / runtime.GOMAXPROCS(0))
 	b.RunParallel(func(pb *testing.PB) {
-		id, _, err := keys.Identities(&entries[int(next.Add(1))%len(entries)].Params)
+		e := meter(int(next.Add(1)) % n)
+		id, _, err := keys.Identities(&e.Params)
 		if err != nil {
 			b.Error(err)
 			return

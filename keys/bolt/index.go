@@ -80,20 +80,20 @@ func (x *indexed) each(fn func(key, value []byte) error) error {
 // clashes finds entries that stand in each other's way, among new ones and those
 // in the store that none of them replaces.
 func clashes(tx *bbolt.Tx, fresh []indexed) error {
-	owners := make(map[string]string, 3*len(fresh))
+	taken := make(map[string]string, 3*len(fresh))
 	names := make(map[string]bool, len(fresh))
 	counts := map[string]int{}
 	for i := range fresh {
 		x := &fresh[i]
 		if names[x.name] {
-			return fmt.Errorf("%w: there are two entries named %q", keys.ErrDuplicate, x.name)
+			return twice([]byte(x.name))
 		}
 		names[x.name] = true
 		for _, k := range x.keys {
-			if other, ok := owners[string(k)]; ok {
+			if other, ok := taken[string(k)]; ok {
 				return clash(k, other, x.name)
 			}
-			owners[string(k)] = x.name
+			taken[string(k)] = x.name
 		}
 		for _, k := range x.shared {
 			counts[string(k)]++
@@ -101,13 +101,10 @@ func clashes(tx *bbolt.Tx, fresh []indexed) error {
 	}
 	b, entries := tx.Bucket(bucketIndex), tx.Bucket(bucketEntries)
 	stays := func(name []byte) bool { return !names[string(name)] && entries.Get(name) != nil }
-	for k, name := range owners {
-		if other := b.Get([]byte(k)); other != nil && stays(other) {
-			return clash([]byte(k), string(other), name)
-		}
-		if k[0] == 'p' {
-			if other := b.Get([]byte("q" + k[1:])); other != nil && stays(other) {
-				return clash([]byte(k), string(other), name)
+	for k, name := range taken {
+		for _, k := range owners([]byte(k)) {
+			if other := b.Get(k); other != nil && stays(other) {
+				return clash(k, string(other), name)
 			}
 		}
 	}
@@ -119,11 +116,27 @@ func clashes(tx *bbolt.Tx, fresh []indexed) error {
 			}
 		}
 		if n > oscore.MaxCandidates {
-			return fmt.Errorf("%w: recipient ID %x would be shared by %d entries that cannot be told apart by a kid context, or that answer Appendix B.2; %d is the most: give them other IDs",
-				keys.ErrDuplicate, prefix[2:], n, oscore.MaxCandidates)
+			return tooMany([]byte(prefix), n)
 		}
 	}
 	return nil
+}
+
+// owners are the keys whose owner stands in the way of another owner of key.
+func owners(key []byte) [][]byte {
+	if key[0] == 'p' {
+		return [][]byte{key, append([]byte{'q'}, key[1:]...)}
+	}
+	return [][]byte{key}
+}
+
+func twice(name []byte) error {
+	return fmt.Errorf("%w: there are two entries named %q", keys.ErrDuplicate, name)
+}
+
+func tooMany(prefix []byte, n int) error {
+	return fmt.Errorf("%w: recipient ID %x would be shared by %d entries that cannot be told apart by a kid context, or that answer Appendix B.2; %d is the most: give them other IDs",
+		keys.ErrDuplicate, prefix[2:], n, oscore.MaxCandidates)
 }
 
 func clash(key []byte, a, b string) error {
@@ -131,6 +144,7 @@ func clash(key []byte, a, b string) error {
 		's': "one sender key (same master secret, salt, ID context and sender ID)",
 		'r': "one recipient key (same master secret, salt, ID context and recipient ID)",
 		'p': "one recipient ID and one ID context: give one another ID",
+		'q': "one recipient ID and one ID context: give one another ID",
 	}[key[0]]
 	return fmt.Errorf("%w: entries %q and %q have %s", keys.ErrDuplicate, a, b, what)
 }
