@@ -17,7 +17,11 @@ import (
 func (r *Keyring) ReserveID(id []byte) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.free(id) {
+	free, err := r.free(id)
+	if err != nil {
+		return err
+	}
+	if !free {
 		return fmt.Errorf("%w: identifier %x is in use", ErrDuplicate, id)
 	}
 	r.held[string(id)] = struct{}{}
@@ -52,37 +56,59 @@ func (r *Keyring) AddSession(ctx context.Context, e Entry) (*Peer, error) {
 	if fresh && p.taint == nil && p.derived == nil {
 		p.ctx.SetWindow(oscore.Fresh(e.Params.WindowSize))
 	}
-	old, err := r.enterSession(p)
+	h, err := r.enterSession(ctx, p)
 	if err != nil {
 		return nil, err
 	}
-	if old != nil {
-		old.close() // nobody will speak under it again: its window is not worth saving
-	}
+	_ = r.save(ctx, h) // without its window the old one begins by Echo, should it ever come back
 	return p, nil
 }
 
-// enterSession enters the peer of a session, in place of the one of its name,
-// which it returns.
-func (r *Keyring) enterSession(p *Peer) (old *Peer, err error) {
+// enterSession enters the peer of a session in place of the one of its name, and
+// returns what that one leaves behind.
+func (r *Keyring) enterSession(ctx context.Context, p *Peer) (h *handOver, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	kid := string(p.entry.Params.RecipientID)
-	if _, ok := r.held[kid]; !ok {
-		return nil, fmt.Errorf("%w: entry %q: recipient ID %x is held by no session", ErrDuplicate, p.entry.Name, kid)
+	name, kid := p.entry.Name, string(p.entry.Params.RecipientID)
+	if r.cold != nil {
+		if err := r.enter(ctx, name); err != nil {
+			return nil, err
+		}
+		defer r.leave(name)
+		if err := r.cold.dir.Clash(ctx, &p.entry); err != nil {
+			return nil, err
+		}
 	}
-	if old = r.names[p.entry.Name]; old != nil {
-		r.remove(old)
+	if _, ok := r.held[kid]; !ok {
+		return nil, fmt.Errorf("%w: entry %q: recipient ID %x is held by no session", ErrDuplicate, name, kid)
 	}
 	delete(r.held, kid)
-	if err := r.insert(p); err != nil {
-		r.held[kid] = struct{}{}
-		if old != nil {
-			err = errors.Join(err, r.insert(old)) // fits: it was there
+	defer func() {
+		if err != nil {
+			r.held[kid] = struct{}{}
 		}
+	}()
+	if r.closed {
+		return nil, ErrClosed
+	}
+	if err := r.clash(p, func(q *Peer) bool { return q.entry.Name != name }); err != nil {
 		return nil, err
 	}
-	return old, nil
+	h = &handOver{}
+	old, ok := r.names[name]
+	if r.cold != nil && (!ok || old.cold) {
+		if err := r.takeOut(ctx, name, h); err != nil {
+			return nil, err
+		}
+		r.cold.hidden[name] = struct{}{}
+		r.cold.changes++
+	} else if ok {
+		r.remove(old)
+		r.mu.Unlock()
+		old.close(&handOver{}) // nobody will speak under it again: its window is not worth saving
+		r.mu.Lock()
+	}
+	return h, r.insert(p)
 }
 
 // Forget lets the store forget the numbers of a peer that is no longer in its
@@ -105,8 +131,11 @@ func (p *Peer) Forget(ctx context.Context) error {
 func (r *Keyring) ReserveFreeID(avoid ...[]byte) ([]byte, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	var failed error
 	usable := func(id []byte) bool {
-		return r.free(id) && !slices.ContainsFunc(avoid, func(a []byte) bool { return bytes.Equal(a, id) })
+		free, err := r.free(id)
+		failed = errors.Join(failed, err)
+		return free && !slices.ContainsFunc(avoid, func(a []byte) bool { return bytes.Equal(a, id) })
 	}
 	var seed [1]byte
 	_, _ = rand.Read(seed[:]) // never fails (crypto/rand)
@@ -138,14 +167,18 @@ func (r *Keyring) ReserveFreeID(avoid ...[]byte) ([]byte, error) {
 			}
 		}
 	}
-	return nil, ErrIDs
+	return nil, errors.Join(ErrIDs, failed)
 }
 
 // free reports whether nobody has the identifier. The caller holds r.mu.
-func (r *Keyring) free(id []byte) bool {
+func (r *Keyring) free(id []byte) (bool, error) {
 	_, peer := r.kids[string(id)]
 	_, session := r.held[string(id)]
-	return !peer && !session
+	if peer || session || r.cold == nil {
+		return !peer && !session, nil
+	}
+	has, err := r.cold.dir.HasKID(r.ctx, id)
+	return !has && err == nil, err
 }
 
 // encodesAsInt reports whether the byte is the encoding of a CBOR integer from

@@ -19,7 +19,8 @@ type Keyring struct {
 	store    SSNStore
 	ctx      context.Context
 	cancel   context.CancelFunc
-	inFlight sync.WaitGroup // reservations under way
+	inFlight sync.WaitGroup // reservations and notes under way
+	cold     *cold          // nil without a Directory
 
 	mu      sync.RWMutex
 	closed  bool
@@ -41,6 +42,7 @@ type sharers struct {
 	bare     []*Peer // send no kid context: MaxCandidates at most
 	named    []*Peer // told apart by their kid context
 	rederive []*Peer // of both, those that may begin Appendix B.2: MaxCandidates at most
+	complete uint64  // the Directory has no more of them than these, as of that cold.changes
 }
 
 // New returns an empty keyring on a store. What the store can do beside
@@ -59,24 +61,35 @@ func New(store SSNStore) *Keyring {
 // answer those.
 func (r *Keyring) Find(dst []oscore.Peer, kid, kidContext []byte) ([]oscore.Peer, oscore.Match) {
 	r.mu.RLock()
-	defer r.mu.RUnlock()
+	out, match, sure := r.findHot(dst, kid, kidContext)
+	r.mu.RUnlock()
+	if !sure {
+		return r.findCold(dst, kid, kidContext)
+	}
+	return out, match
+}
+
+// findHot is Find among the peers in memory. sure says that the Directory, if
+// there is one, has no other answer. The caller holds r.mu.
+func (r *Keyring) findHot(dst []oscore.Peer, kid, kidContext []byte) (_ []oscore.Peer, _ oscore.Match, sure bool) {
+	sure = r.cold == nil
+	s := r.kids[string(kid)]
 	if kidContext != nil {
 		if p, ok := r.pairs[pair{string(kid), string(kidContext)}]; ok {
-			return append(dst, p), oscore.MatchExact
+			return append(dst, p), oscore.MatchExact, true
 		}
-		s := r.kids[string(kid)]
 		if s == nil || len(s.rederive) == 0 {
-			return dst, oscore.MatchNone
+			return dst, oscore.MatchNone, sure
 		}
 		if _, err := oscore.UnwrapBstr(kidContext); err != nil {
-			return dst, oscore.MatchNone
+			return dst, oscore.MatchNone, sure
 		}
 		for _, p := range s.rederive {
 			dst = append(dst, p)
 		}
-		return dst, oscore.MatchRederive
+		return dst, oscore.MatchRederive, sure
 	}
-	if s := r.kids[string(kid)]; s != nil {
+	if s != nil {
 		n := oscore.MaxCandidates
 		for _, p := range s.bare {
 			dst, n = append(dst, p), n-1
@@ -84,12 +97,12 @@ func (r *Keyring) Find(dst []oscore.Peer, kid, kidContext []byte) ([]oscore.Peer
 		for _, p := range s.named[:min(n, len(s.named))] {
 			dst = append(dst, p)
 		}
-		return dst, oscore.MatchKID
+		return dst, oscore.MatchKID, sure || s.complete == r.cold.changes
 	}
 	if _, ok := r.held[string(kid)]; ok {
-		return dst, oscore.MatchSession
+		return dst, oscore.MatchSession, true // no entry has it
 	}
-	return dst, oscore.MatchNone
+	return dst, oscore.MatchNone, sure
 }
 
 // Peer implements [oscore.Keyring].
@@ -101,31 +114,66 @@ func (r *Keyring) Peer(name string) (oscore.Peer, bool) {
 	return p, true
 }
 
-// Get returns the peer of that name as its own type.
-func (r *Keyring) Get(name string) (*Peer, bool) {
+// Get returns the peer of that name as its own type. ok is false too if a
+// [Directory] fails, which [DirectoryOptions].OnError is told.
+func (r *Keyring) Get(name string) (p *Peer, ok bool) {
 	r.mu.RLock()
-	defer r.mu.RUnlock()
-	p, ok := r.names[name]
-	return p, ok
+	p, ok = r.names[name]
+	r.mu.RUnlock()
+	if ok || r.cold == nil {
+		return p, ok
+	}
+	p, err := r.bring(name, nil)
+	if err != nil {
+		r.failed(fmt.Errorf("keys: looking up %q: %w", name, err))
+		return nil, false
+	}
+	return p, p != nil
+}
+
+// failed tells that a Directory failed where there is no other way to tell.
+func (r *Keyring) failed(err error) {
+	if r.cold.onError != nil {
+		r.cold.onError(err)
+	}
 }
 
 // Len returns the number of peers.
 func (r *Keyring) Len() int {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return len(r.names)
+	if r.cold == nil {
+		return len(r.names)
+	}
+	n := len(r.names) - len(r.cold.clock) + r.cold.dir.Len()
+	for name := range r.cold.hidden {
+		if _, ok, err := r.cold.dir.Load(r.ctx, name); ok && err == nil {
+			n--
+		}
+	}
+	return n
 }
 
-// Peers iterates over the peers as they are now, in the order of their names.
+// Peers iterates over the peers, in the order of their names: as they are now, or
+// those of a [Directory] one after the other, until it fails.
 func (r *Keyring) Peers() iter.Seq[*Peer] {
 	r.mu.RLock()
 	all := make([]*Peer, 0, len(r.names))
 	for _, p := range r.names {
-		all = append(all, p)
+		if !p.cold {
+			all = append(all, p)
+		}
 	}
 	r.mu.RUnlock()
 	slices.SortFunc(all, func(a, b *Peer) int { return strings.Compare(a.entry.Name, b.entry.Name) })
-	return slices.Values(all)
+	if r.cold == nil {
+		return slices.Values(all)
+	}
+	return func(yield func(*Peer) bool) {
+		if err := r.each(all, yield); err != nil {
+			r.failed(err)
+		}
+	}
 }
 
 // Add adds a peer. If the store does not know its material the peer is tainted;
@@ -151,7 +199,9 @@ func (r *Keyring) add(ctx context.Context, e Entry, fresh bool) (*Peer, error) {
 		p.ctx.SetWindow(oscore.Fresh(e.Params.WindowSize))
 	}
 	r.mu.Lock()
-	err = r.insert(p)
+	if err = r.apart(ctx, &p.entry); err == nil {
+		err = r.insert(p)
+	}
 	r.mu.Unlock()
 	if err != nil {
 		return nil, err
@@ -211,50 +261,36 @@ func declare(ctx context.Context, store SSNStore, p *oscore.Params) (created boo
 	return created, recipient, err
 }
 
+// apart returns ErrDuplicate if the Directory has an entry that e cannot stand
+// beside. The caller holds r.mu.
+func (r *Keyring) apart(ctx context.Context, e *Entry) error {
+	if r.cold == nil {
+		return nil
+	}
+	if _, ok := r.cold.hidden[e.Name]; !ok {
+		if _, ok, err := r.cold.dir.Load(ctx, e.Name); err != nil {
+			return err
+		} else if ok {
+			return fmt.Errorf("%w: there is already an entry named %q", ErrDuplicate, e.Name)
+		}
+	}
+	return r.cold.dir.Clash(ctx, e)
+}
+
 // insert enters p into every index, or none. The caller holds r.mu.
 func (r *Keyring) insert(p *Peer) error {
-	e := &p.entry
 	if r.closed {
 		return ErrClosed
 	}
-	if _, ok := r.names[e.Name]; ok {
-		return fmt.Errorf("%w: there is already a peer named %q", ErrDuplicate, e.Name)
+	if err := r.clash(p, nil); err != nil {
+		return err
 	}
-	for _, id := range []Identity{p.base, p.id} {
-		if q, ok := r.senders[id]; ok {
-			return fmt.Errorf("%w: entries %q and %q have one sender key (same master secret, salt, ID context and sender ID)",
-				ErrDuplicate, q.entry.Name, e.Name)
-		}
-	}
-	if q, ok := r.readers[p.recipient]; ok {
-		// Each would accept what the other accepted: a replay.
-		return fmt.Errorf("%w: entries %q and %q have one recipient key (same master secret, salt, ID context and recipient ID)",
-			ErrDuplicate, q.entry.Name, e.Name)
-	}
-	kid := string(e.Params.RecipientID)
-	if _, ok := r.held[kid]; ok {
-		return fmt.Errorf("%w: entry %q: recipient ID %x belongs to an EDHOC session", ErrDuplicate, e.Name, kid)
-	}
-	keys := p.pairKeys()
-	for _, k := range keys {
-		if q, ok := r.pairs[k]; ok {
-			return fmt.Errorf("%w: entries %q and %q have one recipient ID %x and one ID context %x: give one another ID",
-				ErrDuplicate, q.entry.Name, e.Name, kid, e.Params.IDContext)
-		}
-	}
+	kid := string(p.entry.Params.RecipientID)
 	s := r.kids[kid]
 	if s == nil {
 		s = &sharers{}
+		r.kids[kid] = s
 	}
-	if p.bare() && len(s.bare) >= oscore.MaxCandidates {
-		return fmt.Errorf("%w: entry %q: recipient ID %x is shared by %d entries without kid context already (%q is one): give it another ID or an ID context",
-			ErrDuplicate, e.Name, kid, len(s.bare), s.bare[0].entry.Name)
-	}
-	if p.answersRederive() && len(s.rederive) >= oscore.MaxCandidates {
-		return fmt.Errorf("%w: entry %q: recipient ID %x is shared by %d entries that answer Appendix B.2 already (%q is one): give it another ID",
-			ErrDuplicate, e.Name, kid, len(s.rederive), s.rederive[0].entry.Name)
-	}
-	r.kids[kid] = s
 	if p.bare() {
 		s.bare = append(s.bare, p)
 	} else {
@@ -264,12 +300,64 @@ func (r *Keyring) insert(p *Peer) error {
 	if p.answersRederive() {
 		s.rederive = append(s.rederive, p)
 	}
-	for _, k := range keys {
+	for _, k := range p.pairKeys() {
 		r.pairs[k] = p
 	}
-	r.names[e.Name] = p
+	r.names[p.entry.Name] = p
 	r.senders[p.base], r.senders[p.id] = p, p
 	r.readers[p.recipient] = p
+	return nil
+}
+
+// clash returns ErrDuplicate if p cannot stand beside the peers that are there,
+// apart from those that other is false for. The caller holds r.mu.
+func (r *Keyring) clash(p *Peer, other func(*Peer) bool) error {
+	e := &p.entry
+	counts := func(q *Peer, ok bool) bool { return ok && (other == nil || other(q)) }
+	if q, ok := r.names[e.Name]; counts(q, ok) {
+		return fmt.Errorf("%w: there is already a peer named %q", ErrDuplicate, e.Name)
+	}
+	for _, id := range []Identity{p.base, p.id} {
+		if q, ok := r.senders[id]; counts(q, ok) {
+			return fmt.Errorf("%w: entries %q and %q have one sender key (same master secret, salt, ID context and sender ID)",
+				ErrDuplicate, q.entry.Name, e.Name)
+		}
+	}
+	if q, ok := r.readers[p.recipient]; counts(q, ok) {
+		// Each would accept what the other accepted: a replay.
+		return fmt.Errorf("%w: entries %q and %q have one recipient key (same master secret, salt, ID context and recipient ID)",
+			ErrDuplicate, q.entry.Name, e.Name)
+	}
+	kid := string(e.Params.RecipientID)
+	if _, ok := r.held[kid]; ok {
+		return fmt.Errorf("%w: entry %q: recipient ID %x belongs to an EDHOC session", ErrDuplicate, e.Name, kid)
+	}
+	for _, k := range p.pairKeys() {
+		if q, ok := r.pairs[k]; counts(q, ok) {
+			return fmt.Errorf("%w: entries %q and %q have one recipient ID %x and one ID context %x: give one another ID",
+				ErrDuplicate, q.entry.Name, e.Name, kid, e.Params.IDContext)
+		}
+	}
+	s := r.kids[kid]
+	if s == nil {
+		return nil
+	}
+	number := func(all []*Peer) (n int) {
+		for _, q := range all {
+			if counts(q, true) {
+				n++
+			}
+		}
+		return n
+	}
+	if p.bare() && number(s.bare) >= oscore.MaxCandidates {
+		return fmt.Errorf("%w: entry %q: recipient ID %x is shared by %d entries without kid context already (%q is one): give it another ID or an ID context",
+			ErrDuplicate, e.Name, kid, len(s.bare), s.bare[0].entry.Name)
+	}
+	if p.answersRederive() && number(s.rederive) >= oscore.MaxCandidates {
+		return fmt.Errorf("%w: entry %q: recipient ID %x is shared by %d entries that answer Appendix B.2 already (%q is one): give it another ID",
+			ErrDuplicate, e.Name, kid, len(s.rederive), s.rederive[0].entry.Name)
+	}
 	return nil
 }
 
@@ -277,6 +365,7 @@ func (r *Keyring) insert(p *Peer) error {
 func (r *Keyring) remove(p *Peer) {
 	kid := string(p.entry.Params.RecipientID)
 	s := r.kids[kid]
+	s.complete = 0
 	same := func(q *Peer) bool { return q == p }
 	if p.bare() {
 		s.bare = slices.DeleteFunc(s.bare, same)
@@ -321,27 +410,22 @@ func (p *Peer) pairKeys() []pair {
 }
 
 // Remove removes a peer and saves its window. The store keeps its numbers, so
-// that the same material added again goes on where it stopped.
+// that the same material added again goes on where it stopped. An entry in a
+// [Directory] stays there: it is the Directory's to remove, and is found again
+// when it is written anew, or by the next keyring.
 func (r *Keyring) Remove(ctx context.Context, name string) error {
-	p, err := r.take(name)
-	if err != nil {
-		return err
-	}
-	if w, ok := p.close(); ok {
-		return r.putWindows(ctx, []Window{w})
-	}
-	return nil
+	_, err := r.end(ctx, name, true)
+	return err
 }
 
 // Forget removes a peer whose keys are gone for good, such as those of an EDHOC
 // session, and lets the store forget its numbers. The same material added again
 // is tainted.
 func (r *Keyring) Forget(ctx context.Context, name string) error {
-	p, err := r.take(name)
+	p, err := r.end(ctx, name, false)
 	if err != nil {
 		return err
 	}
-	p.close()
 	return r.forget(ctx, p)
 }
 
@@ -358,16 +442,42 @@ func (r *Keyring) forget(ctx context.Context, p *Peer) error {
 	return err
 }
 
-// take takes a peer out of the indexes.
-func (r *Keyring) take(name string) (*Peer, error) {
+// end takes a peer out of the indexes and ends it.
+func (r *Keyring) end(ctx context.Context, name string, save bool) (*Peer, error) {
+	if _, ok := r.Get(name); !ok { // which brings it in
+		return nil, fmt.Errorf("%w: %q", ErrNotFound, name)
+	}
 	r.mu.Lock()
-	defer r.mu.Unlock()
+	if r.cold != nil {
+		if err := r.enter(ctx, name); err != nil {
+			r.mu.Unlock()
+			return nil, err
+		}
+		defer func() {
+			r.mu.Lock()
+			r.leave(name)
+			r.mu.Unlock()
+		}()
+	}
 	p, ok := r.names[name]
+	if ok {
+		if p.cold {
+			r.leaveClock(p)
+			r.cold.hidden[name] = struct{}{}
+			r.cold.changes++
+		}
+		r.remove(p)
+	}
+	r.mu.Unlock()
 	if !ok {
 		return nil, fmt.Errorf("%w: %q", ErrNotFound, name)
 	}
-	r.remove(p)
-	return p, nil
+	var h handOver
+	p.close(&h)
+	if !save {
+		return p, nil
+	}
+	return p, r.save(ctx, &h)
 }
 
 // Close ends every peer and hands their replay windows over to the store. It
@@ -385,11 +495,9 @@ func (r *Keyring) Close(ctx context.Context) error {
 	}
 	r.mu.Unlock()
 	r.cancel()
-	var windows []Window
+	var h handOver
 	for _, p := range all {
-		if w, ok := p.close(); ok {
-			windows = append(windows, w)
-		}
+		p.close(&h)
 	}
 	landed := make(chan struct{})
 	go func() {
@@ -401,16 +509,12 @@ func (r *Keyring) Close(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err() // the store hangs
 	}
-	if len(windows) == 0 {
+	slices.SortFunc(h.windows, func(a, b Window) int { return bytes.Compare(a.ID[:], b.ID[:]) })
+	if err := r.save(ctx, &h); err != nil {
+		return err
+	}
+	if r.cold == nil {
 		return nil
 	}
-	slices.SortFunc(windows, func(a, b Window) int { return bytes.Compare(a.ID[:], b.ID[:]) })
-	return r.putWindows(ctx, windows)
-}
-
-func (r *Keyring) putWindows(ctx context.Context, w []Window) error {
-	if s, ok := r.store.(WindowStore); ok {
-		return s.PutWindows(ctx, w)
-	}
-	return nil
+	return r.leaveAll(ctx)
 }

@@ -36,10 +36,8 @@ func isTaint(err error) bool { return errors.Is(err, ErrTainted) }
 
 // lockToSeal locks p for an operation that spends a number.
 func (p *Peer) lockToSeal() error {
-	p.mu.Lock()
-	if p.closed {
-		p.mu.Unlock()
-		return ErrClosed
+	if err := p.lock(); err != nil {
+		return err
 	}
 	if p.taint != nil {
 		defer p.mu.Unlock()
@@ -50,8 +48,12 @@ func (p *Peer) lockToSeal() error {
 
 // unlockSealed ends what lockToSeal began and, after a success, reserves ahead.
 func (p *Peer) unlockSealed(err error) {
-	if err == nil && p.flight == nil && p.ctx.LeaseLeft() <= p.early {
-		p.reserve()
+	if err == nil {
+		p.ref.Store(true)
+		p.count()
+		if p.flight == nil && p.ctx.LeaseLeft() <= p.early {
+			p.reserve()
+		}
 	}
 	p.mu.Unlock()
 }

@@ -17,6 +17,7 @@ type Memory struct {
 	next    map[Identity]uint64
 	windows map[Identity]oscore.WindowState
 	derived map[Identity]Derived
+	used    map[Identity]uint64
 }
 
 var (
@@ -24,11 +25,12 @@ var (
 	_ History      = (*Memory)(nil)
 	_ WindowStore  = (*Memory)(nil)
 	_ ContextStore = (*Memory)(nil)
+	_ UsageStore   = (*Memory)(nil)
 )
 
 // NewMemory returns an empty store.
 func NewMemory() *Memory {
-	return &Memory{next: map[Identity]uint64{}, windows: map[Identity]oscore.WindowState{}, derived: map[Identity]Derived{}}
+	return &Memory{next: map[Identity]uint64{}, windows: map[Identity]oscore.WindowState{}, derived: map[Identity]Derived{}, used: map[Identity]uint64{}}
 }
 
 // Restart forgets what a process that crashed would have left: nothing but the
@@ -96,6 +98,7 @@ func (m *Memory) Forget(_ context.Context, id []byte) error {
 	defer m.mu.Unlock()
 	delete(m.next, Identity(id))
 	delete(m.derived, Identity(id))
+	delete(m.used, Identity(id))
 	return nil
 }
 
@@ -124,6 +127,7 @@ func (m *Memory) PutDerived(_ context.Context, base []byte, d Derived) error {
 	defer m.mu.Unlock()
 	if old, ok := m.derived[Identity(base)]; ok && old.ID != d.ID {
 		delete(m.next, old.ID)
+		delete(m.used, old.ID)
 	}
 	d.IDContext = slices.Clone(d.IDContext)
 	m.derived[Identity(base)] = d
@@ -137,4 +141,21 @@ func (m *Memory) Derived(_ context.Context, base []byte) ([]byte, bool, error) {
 	defer m.mu.Unlock()
 	d, ok := m.derived[Identity(base)]
 	return bytes.Clone(d.IDContext), ok, nil
+}
+
+// PutUsed implements [UsageStore].
+func (m *Memory) PutUsed(_ context.Context, used []Used) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, u := range used {
+		m.used[u.ID] = max(m.used[u.ID], u.Encrypted)
+	}
+	return nil
+}
+
+// Used implements [UsageStore].
+func (m *Memory) Used(_ context.Context, id []byte) (uint64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.used[Identity(id)], nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/oscorelay/oscorelay/oscore"
 )
@@ -20,46 +21,56 @@ type Peer struct {
 	id        Identity // sender's identity of ctx
 	recipient Identity // recipient's identity of ctx
 	slot      int      // place among the peers with one kid
+	clock     int      // place in cold.clock
 
-	mu     sync.Mutex
-	ctx    *oscore.Context
-	taint  error
-	closed bool
-	block  uint32  // numbers to reserve next time
-	early  uint64  // reserve more when no more than that is left
-	flight *flight // the reservation under way
+	cold  bool   // it is in the Directory
+	place uint32 // its index there
+
+	ref atomic.Bool // it verified or sealed a message since the clock's hand passed
+
+	mu      sync.Mutex
+	ctx     *oscore.Context
+	taint   error
+	closed  bool
+	evicted bool    // parked; changes with ring.mu held too
+	block   uint32  // numbers to reserve next time
+	early   uint64  // reserve more when no more than that is left
+	flight  *flight // the reservation under way
+
+	encrypted    uint64 // see usage.go
+	noted        uint64 // what the store has of it
+	noting       bool   // it is being saved
+	failedBefore uint64 // messages refused before ctx was made
 }
 
 var _ oscore.Peer = (*Peer)(nil)
 
+// blank returns a peer with nothing but its entry and identities.
+func (r *Keyring) blank(e Entry) (p *Peer, err error) {
+	p = &Peer{ring: r, entry: e, block: firstBlock}
+	p.base, p.recipient, err = Identities(&e.Params)
+	p.id = p.base
+	return p, err
+}
+
 // newPeer makes a peer with the context that the store remembers.
 func (r *Keyring) newPeer(ctx context.Context, e Entry) (*Peer, error) {
-	p := &Peer{ring: r, entry: e, block: firstBlock}
-	params := e.Params
-	var err error
-	if p.base, p.recipient, err = Identities(&params); err != nil {
+	p, err := r.blank(e)
+	if err != nil {
 		return nil, err
 	}
-	p.id = p.base
+	var derived []byte
 	if s, ok := r.store.(ContextStore); ok {
 		idContext, ok, err := s.Derived(ctx, p.base[:])
 		if err != nil {
 			return nil, fmt.Errorf("keys: entry %q: %w", e.Name, err)
 		}
 		if ok {
-			p.derived, params.IDContext = idContext, idContext
-			if p.id, p.recipient, err = Identities(&params); err != nil {
-				return nil, err
-			}
+			derived = idContext
 		}
 	}
-	if p.ctx, err = oscore.New(params); err != nil {
+	if err := p.derive(derived); err != nil {
 		return nil, err
-	}
-	if p.derived != nil {
-		if err := p.ctx.SetKIDContext(p.kidContext(p.derived)); err != nil {
-			return nil, err
-		}
 	}
 	if h, ok := r.store.(History); ok {
 		p.taint = h.Known(ctx, p.id[:])
@@ -67,7 +78,26 @@ func (r *Keyring) newPeer(ctx context.Context, e Entry) (*Peer, error) {
 			return nil, fmt.Errorf("keys: entry %q: %w", e.Name, p.taint)
 		}
 	}
+	if err := p.recall(ctx); err != nil {
+		return nil, fmt.Errorf("keys: entry %q: %w", e.Name, err)
+	}
 	return p, nil
+}
+
+// derive gives a new peer its context: the one configured, or the one with an ID
+// Context from Appendix B.2.
+func (p *Peer) derive(derived []byte) (err error) {
+	params := p.entry.Params
+	if derived != nil {
+		p.derived, params.IDContext = derived, derived
+		if p.id, p.recipient, err = Identities(&params); err != nil {
+			return err
+		}
+	}
+	if p.ctx, err = oscore.New(params); err != nil || derived == nil {
+		return err
+	}
+	return p.ctx.SetKIDContext(p.kidContext(derived))
 }
 
 // takeWindow restores the window that a clean shutdown left.
@@ -92,23 +122,23 @@ func (p *Peer) takeWindow(ctx context.Context) error {
 	return nil
 }
 
-// close ends the peer. It returns its window if that is worth handing over:
-// nothing is accepted afterwards.
-func (p *Peer) close() (w Window, ok bool) {
+// close ends the peer: nothing is accepted afterwards. It adds what is worth
+// handing over.
+func (p *Peer) close(h *handOver) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
-		return w, false
+		return
 	}
 	p.closed = true
 	p.ctx.EndLease()
 	clear(p.entry.Params.MasterSecret)
-	if p.taint != nil {
-		return w, false
+	if p.encrypted != p.noted {
+		h.used = append(h.used, Used{p.id, p.encrypted})
 	}
-	w.ID = p.recipient
-	w.State, ok = p.ctx.WindowState()
-	return w, ok
+	if s, ok := p.ctx.WindowState(); ok && p.taint == nil {
+		h.windows = append(h.windows, Window{p.recipient, s})
+	}
 }
 
 // Name implements [oscore.Peer].
@@ -204,33 +234,51 @@ func (p *Peer) SealChallenge(dst []byte, r *oscore.Request, echo []byte) (oscore
 
 // OpenRequest implements [oscore.Peer].
 func (p *Peer) OpenRequest(dst []byte, r *oscore.Request, m oscore.Message) (oscore.Message, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed {
-		return oscore.Message{}, ErrClosed
+	if err := p.lock(); err != nil {
+		return oscore.Message{}, err
 	}
-	return p.ctx.OpenRequest(dst, r, m)
+	defer p.mu.Unlock()
+	out, err := p.ctx.OpenRequest(dst, r, m)
+	if r.Proven() {
+		p.count() // the response that may use its nonce
+	}
+	if err == nil || err == oscore.ErrUnproven || err == oscore.ErrLate {
+		p.ref.Store(true)
+	}
+	return out, err
 }
 
 // AcceptEcho implements [oscore.Peer].
 func (p *Peer) AcceptEcho(r *oscore.Request) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed {
-		return ErrClosed
+	if err := p.lock(); err != nil {
+		return err
 	}
+	defer p.mu.Unlock()
 	if p.taint != nil {
 		// No challenge can have gone out, so nothing can answer one.
 		return p.taint
 	}
-	return p.ctx.AcceptEcho(r)
+	was := r.Proven()
+	err := p.ctx.AcceptEcho(r)
+	if err == nil && !was {
+		p.count()
+	}
+	return err
 }
 
-// Usage implements [oscore.Peer].
+// Usage implements [oscore.Peer]. Encrypted counts what was really encrypted under
+// the key, over restarts if the store is a [UsageStore]: numbers that a restart
+// skipped do not count, and a crash forgets some hundred encryptions at most.
 func (p *Peer) Usage() oscore.Usage {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.ctx.Usage()
+	return p.usage()
+}
+
+func (p *Peer) usage() oscore.Usage {
+	u := p.ctx.Usage()
+	u.Encrypted, u.Failed = p.encrypted, p.failed()
+	return u
 }
 
 // IDContext returns the ID Context of the current context, nil if it is absent.
@@ -263,10 +311,12 @@ type Status struct {
 
 // Status returns the peer's state as it is now.
 func (p *Peer) Status() Status {
-	p.mu.Lock()
+	if p.lock() != nil {
+		p.mu.Lock() // it is closed
+	}
 	defer p.mu.Unlock()
 	return Status{
 		IDContext: p.ctx.IDContext(), Derived: p.derived != nil, WindowOpen: p.ctx.WindowOpen(),
-		NextSequence: p.ctx.NextSequence(), LeaseLeft: p.ctx.LeaseLeft(), Taint: p.taint, Usage: p.ctx.Usage(),
+		NextSequence: p.ctx.NextSequence(), LeaseLeft: p.ctx.LeaseLeft(), Taint: p.taint, Usage: p.usage(),
 	}
 }

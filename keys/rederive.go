@@ -42,11 +42,10 @@ func (p *Peer) Derive(idContext, kidContext []byte) (*oscore.Context, error) {
 // The caller gives c away. After an error the peer has its earlier context, and
 // c is of no use any more.
 func (p *Peer) Adopt(c *oscore.Context) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed {
-		return ErrClosed
+	if err := p.lock(); err != nil {
+		return err
 	}
+	defer p.mu.Unlock()
 	if c == p.ctx {
 		return nil
 	}
@@ -87,6 +86,7 @@ func (p *Peer) Adopt(c *oscore.Context) error {
 	}
 	p.ctx, p.taint = c, nil
 	p.block, p.early = firstBlock, early
+	p.encrypted, p.noted, p.failedBefore = c.NextSequence(), 0, 0
 	return nil
 }
 

@@ -67,6 +67,74 @@ type ContextStore interface {
 	Derived(ctx context.Context, base []byte) (idContext []byte, ok bool, err error)
 }
 
+// Used is how many messages were protected under a sender key.
+type Used struct {
+	ID        Identity // the sender's identity
+	Encrypted uint64
+}
+
+// UsageStore is a store that keeps count of encryptions over restarts.
+type UsageStore interface {
+	// PutUsed saves counts durably. They only ever grow.
+	PutUsed(ctx context.Context, used []Used) error
+	// Used returns the count saved for a sender's identity, 0 if there is none.
+	Used(ctx context.Context, id []byte) (uint64, error)
+}
+
+// Directory is a store that has the entries too, and finds them by what a message
+// names: a keyring on it need not hold a peer for each ([NewDirectory]). All
+// methods are safe for concurrent use, and see an entry as soon as it is written.
+//
+// Two entries never have one key, or one pair of kid and kid context, and no more
+// share a kid than can be tried in turn: what [Keyring.Add] refuses, a Directory
+// refuses when entries are written. Around a change it calls [Keyring.Suspend].
+type Directory interface {
+	SSNStore
+	History
+	WindowStore
+	ContextStore
+	UsageStore
+
+	// Lookup returns what kid and kidContext may name.
+	Lookup(ctx context.Context, kid, kidContext []byte) (Candidates, error)
+	// Load returns an entry and what belongs to it. The caller owns it.
+	Load(ctx context.Context, name string) (r Record, ok bool, err error)
+	// Clash returns ErrDuplicate if an entry cannot stand beside those that have
+	// other names.
+	Clash(ctx context.Context, e *Entry) error
+	// HasKID reports whether an entry has that Recipient ID.
+	HasKID(ctx context.Context, kid []byte) (bool, error)
+	// Names returns up to n names that come after one, in order.
+	Names(ctx context.Context, after string, n int) ([]string, error)
+	// Len returns the number of entries.
+	Len() int
+}
+
+// Candidates are names of entries.
+type Candidates struct {
+	// Exact has that kid, and that kid context as its ID Context, configured or
+	// derived, or wrapped as Appendix B.2 has it; "" if there is none, and for a
+	// nil kid context.
+	Exact string
+	// KID are, for a nil kid context, the entries with that kid: those that send
+	// no kid context first; oscore.MaxCandidates at most.
+	KID []string
+	// Rederive are, for a kid context, the entries with that kid that may begin
+	// Appendix B.2; oscore.MaxCandidates at most.
+	Rederive []string
+}
+
+// Record is an entry in a Directory.
+type Record struct {
+	Entry     Entry
+	Index     uint32   // a small number that is the entry's alone
+	Sender    Identity // of what is configured
+	Recipient Identity
+	Derived   []byte // the ID Context from Appendix B.2, nil if it has not run
+	Taint     error  // of the current context: what [History.Known] says
+	Encrypted uint64 // under it: what [UsageStore.Used] says
+}
+
 // Errors of a Keyring and its stores.
 var (
 	// ErrTainted: numbers may have been used that nobody remembers, so that the

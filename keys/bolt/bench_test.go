@@ -2,6 +2,7 @@ package bolt
 
 import (
 	"encoding/binary"
+	"errors"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/oscorelay/oscorelay/keys"
+	"github.com/oscorelay/oscorelay/oscore"
 )
 
 // fleetSize is BOLT_FLEET, 100000 by default: one million takes a minute.
@@ -46,30 +48,22 @@ func resident(b *testing.B, kind string) int {
 	return 0
 }
 
-func fleetStore(b *testing.B) (base string, entries []keys.Entry, ids []keys.Identity) {
-	base = b.TempDir()
+func fleetStore(b *testing.B) (base string, n int) {
+	base, n = b.TempDir(), fleetSize(b)
 	st := mustOpen(b, base)
-	entries = fleet(fleetSize(b))
-	if err := st.Import(ctx, true, entries, nil); err != nil {
+	if err := st.Import(ctx, fleet(n), ImportOptions{Fresh: true, Expected: n}); err != nil {
 		b.Fatal(err)
 	}
 	mustClose(b, st)
-	for i := range entries {
-		id, _, err := keys.Identities(&entries[i].Params)
-		if err != nil {
-			b.Fatal(err)
-		}
-		ids = append(ids, id)
-	}
-	return base, entries, ids
+	return base, n
 }
 
 func BenchmarkImport(b *testing.B) {
-	entries := fleet(fleetSize(b))
+	n := fleetSize(b)
 	for b.Loop() {
 		base := b.TempDir()
 		st := mustOpen(b, base)
-		if err := st.Import(ctx, true, entries, nil); err != nil {
+		if err := st.Import(ctx, fleet(n), ImportOptions{Fresh: true, Expected: n}); err != nil {
 			b.Fatal(err)
 		}
 		mustClose(b, st)
@@ -77,57 +71,117 @@ func BenchmarkImport(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		b.ReportMetric(float64(info.Size())/float64(len(entries)), "file-B/entry")
+		b.ReportMetric(float64(info.Size())/float64(n), "file-B/entry")
+		b.ReportMetric(float64(resident(b, "VmHWM"))/1024, "peak-MB")
 	}
-	b.ReportMetric(b.Elapsed().Seconds()*1e6/float64(b.N*len(entries)), "µs/entry")
+	b.ReportMetric(b.Elapsed().Seconds()*1e6/float64(b.N*n), "µs/entry")
 }
 
-// BenchmarkFleet opens a store, reads from it at random, and lets every context
-// come back at once.
+// BenchmarkFleet opens a store and looks contexts up in it: those in use, those that
+// were not heard of yet, and those that are nobody's; and lets every context be
+// heard once.
 func BenchmarkFleet(b *testing.B) {
-	base, entries, ids := fleetStore(b)
-	names := make([]string, len(entries))
-	for i := range entries {
-		names[i] = entries[i].Name
+	base, n := fleetStore(b)
+	open := func(b *testing.B) (*Store, *keys.Keyring) {
+		st := mustOpen(b, base)
+		ring, err := st.Keyring(ctx)
+		if err != nil {
+			b.Fatal(err)
+		}
+		return st, ring
 	}
-	entries = nil
-	b.Run("open", func(b *testing.B) {
+	end := func(b *testing.B, st *Store, ring *keys.Keyring) {
+		if err := ring.Close(ctx); err != nil {
+			b.Fatal(err)
+		}
+		mustClose(b, st)
+	}
+	find := func(b *testing.B, ring *keys.Keyring, i int, want oscore.Match) {
+		var room [oscore.MaxCandidates]oscore.Peer
+		kid := binary.BigEndian.AppendUint32(nil, uint32(i))
+		if _, match := ring.Find(room[:0], kid, nil); match != want {
+			b.Fatalf("kid %x: %v", kid, match)
+		}
+	}
+	b.Run("ready", func(b *testing.B) {
 		for b.Loop() {
-			mustClose(b, mustOpen(b, base))
+			st, ring := open(b)
+			find(b, ring, n/2, oscore.MatchKID)
+			b.StopTimer()
+			b.ReportMetric(float64(resident(b, "RssAnon"))/1024, "anon-MB")
+			b.ReportMetric(float64(resident(b, "RssFile"))/1024, "mapped-MB")
+			end(b, st, ring)
+			b.StartTimer()
 		}
 	})
-	b.Run("entry", func(b *testing.B) {
-		st := mustOpen(b, base)
-		defer mustClose(b, st)
+	st, ring := open(b)
+	defer func() { end(b, st, ring) }()
+	b.Run("find/hot", func(b *testing.B) {
 		i := 0
 		for b.Loop() {
-			i = (i + 7919) % len(names)
-			if _, ok, err := st.Entry(ctx, names[i]); !ok || err != nil {
-				b.Fatal(ok, err)
-			}
+			i = (i + 7919) % (keys.DefaultHot / 2)
+			find(b, ring, i%n, oscore.MatchKID)
 		}
 	})
-	b.Run("all-back", func(b *testing.B) {
-		st := mustOpen(b, base)
-		defer func() { mustClose(b, st) }()
+	b.Run("find/unknown", func(b *testing.B) {
+		i := 0
 		for b.Loop() {
+			i = (i + 7919) % n
+			find(b, ring, n+i, oscore.MatchNone)
+		}
+	})
+	b.Run("find/cold", func(b *testing.B) {
+		i := 0
+		for b.Loop() {
+			i = (i + 7919) % n
+			find(b, ring, i, oscore.MatchKID)
+		}
+	})
+	b.Run("all-heard", func(b *testing.B) {
+		// Each sends a request and gets a response with a number of its own.
+		for b.Loop() {
+			b.StopTimer()
+			end(b, st, ring)
+			st, ring = open(b)
 			runtime.GC()
 			before, writes := resident(b, "RssAnon"), frames(st)
-			for i := range ids {
-				if _, _, err := st.Reserve(ctx, ids[i][:], K); err != nil {
+			var room [oscore.MaxCandidates]oscore.Peer
+			b.StartTimer()
+			for i := range n {
+				e := meter(i)
+				far, err := oscore.New(e.Params.Swap())
+				if err != nil {
+					b.Fatal(err)
+				}
+				far.Begin()
+				var p oscore.Pending
+				m, err := far.SealRequest(nil, &p, oscore.Message{Code: 1})
+				if err != nil {
+					b.Fatal(err)
+				}
+				peers, _ := ring.Find(room[:0], e.Params.RecipientID, nil)
+				var q oscore.Request
+				// A later round finds the request received.
+				if _, err := peers[0].OpenRequest(nil, &q, m); err == nil {
+					if _, err = peers[0].SealResponse(nil, &q, oscore.Message{Code: 0x45}); err != nil {
+						b.Fatal(err)
+					}
+				} else if !errors.Is(err, oscore.ErrReplay) {
 					b.Fatal(err)
 				}
 			}
+			b.StopTimer()
 			if frames(st) != writes {
 				b.Fatal("it took a write")
 			}
 			runtime.GC()
-			b.ReportMetric(float64(resident(b, "RssAnon")-before)*1024/float64(len(ids)), "memory-B/context")
+			runtime.GC()
+			b.ReportMetric(float64(resident(b, "RssAnon")-before)*1024/float64(n), "anon-B/context")
+			b.ReportMetric(float64(resident(b, "RssAnon"))/1024, "anon-MB")
 			b.ReportMetric(float64(resident(b, "RssFile"))/1024, "mapped-MB")
-			mustClose(b, st)
-			st = mustOpen(b, base)
+			b.StartTimer()
 		}
-		b.ReportMetric(b.Elapsed().Seconds()*1e6/float64(b.N*len(ids)), "µs/context")
+		b.ReportMetric(b.Elapsed().Seconds()*1e6/float64(b.N*n), "µs/context")
 	})
 }
 
@@ -144,14 +198,15 @@ func BenchmarkReserve(b *testing.B) {
 func BenchmarkReserveParallel(b *testing.B) {
 	st := mustOpen(b, b.TempDir())
 	defer mustClose(b, st)
-	entries := fleet(64)
-	if err := st.Import(ctx, true, entries, nil); err != nil {
+	const n = 64
+	if err := st.Import(ctx, fleet(n), ImportOptions{Fresh: true}); err != nil {
 		b.Fatal(err)
 	}
 	var next atomic.Int32
 	b.SetParallelism(64 / runtime.GOMAXPROCS(0))
 	b.RunParallel(func(pb *testing.PB) {
-		id, _, err := keys.Identities(&entries[int(next.Add(1))%len(entries)].Params)
+		e := meter(int(next.Add(1)) % n)
+		id, _, err := keys.Identities(&e.Params)
 		if err != nil {
 			b.Error(err)
 			return

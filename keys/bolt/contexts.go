@@ -153,9 +153,14 @@ func (st *Store) PutDerived(_ context.Context, b []byte, d keys.Derived) error {
 		if v := tx.Bucket(bucketDerived).Get(base[:]); len(v) >= len(base) && keys.Identity(v[:len(base)]) != d.ID {
 			id := keys.Identity(v[:len(base)])
 			old = &id
-			if err := tx.Bucket(bucketNumbers).Delete(id[:]); err != nil {
-				return err
+			for _, of := range [][]byte{bucketNumbers, bucketUsed} {
+				if err := tx.Bucket(of).Delete(id[:]); err != nil {
+					return err
+				}
 			}
+		}
+		if err := st.indexDerived(tx, base, d.IDContext); err != nil {
+			return err
 		}
 		next = max(d.Next, given)
 		if v := tx.Bucket(bucketNumbers).Get(d.ID[:]); v != nil {

@@ -2,6 +2,7 @@ package bolt
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -17,35 +18,46 @@ import (
 	"github.com/oscorelay/oscorelay/oscore"
 )
 
-// chunkSize is how many entries one transaction of an import takes.
-const chunkSize = 250_000
+// chunkSize is how many entries are written in one transaction, and how many of an
+// import are in memory at a time.
+const chunkSize = 25_000
 
-// Put writes entries, in place of those of the same names. A keyring that is
-// open already does not see them.
+// partSize is how many keys of the index a transaction of an import writes, twice
+// as many as entries.
+const partSize = 50_000
+
+// Put writes entries, in place of those of the same names. The keyring sees them
+// when Put returns; a peer of an entry that is replaced ends.
 //
 // fresh says that their material was never used anywhere. Without it material
 // that the store does not know is tainted; material that it knows keeps its
 // numbers either way. It returns keys.ErrTainted for fresh material that is known
 // to have been used, keys.ErrDuplicate for entries that stand in each other's
-// way, and writes nothing then.
+// way, and writes nothing then. It is one transaction: for many entries there is
+// [Store.Import].
 func (st *Store) Put(ctx context.Context, fresh bool, entries ...keys.Entry) error {
-	return st.Import(ctx, fresh, entries, nil)
-}
-
-// Import is [Store.Put] for many entries: sorted, in transactions of some hundred
-// thousand. progress, if there is one, is called with how many of the steps are
-// done. An import that was cut short is complete when it has been run again.
-func (st *Store) Import(ctx context.Context, fresh bool, entries []keys.Entry, progress func(done, of int)) error {
 	st.entriesMu.Lock()
 	defer st.entriesMu.Unlock()
-	p := &progressing{fn: progress, of: 3 * len(entries)}
-	all, err := indexAll(ctx, entries, p)
+	return st.put(ctx, fresh, entries, func(int, int) {})
+}
+
+// put is Put under st.entriesMu.
+func (st *Store) put(ctx context.Context, fresh bool, entries []keys.Entry, progress func(done, of int)) error {
+	all, err := indexAll(ctx, entries)
 	if err != nil {
 		return err
 	}
+	if err := st.conflicts(entries); err != nil {
+		return err
+	}
 	var unknown []keys.Identity
-	var news []string
+	var replaced []string
 	err = st.View(ctx, func(tx *Tx) error {
+		for i := range all {
+			if live(tx.tx, []byte(all[i].name)) {
+				replaced = append(replaced, all[i].name)
+			}
+		}
 		if err := clashes(tx.tx, all); err != nil || !fresh {
 			return err
 		}
@@ -56,7 +68,7 @@ func (st *Store) Import(ctx context.Context, fresh bool, entries []keys.Entry, p
 		for i := range all {
 			x := &all[i]
 			if tx.tx.Bucket(bucketNumbers).Get(x.sender[:]) == nil {
-				unknown, news = append(unknown, x.sender), append(news, x.name)
+				unknown = append(unknown, x.sender)
 			} else if _, err := known(tx.tx, &h, x.sender); err != nil {
 				return fmt.Errorf("keys/bolt: entry %q cannot be fresh: %w", x.name, err)
 			}
@@ -66,128 +78,117 @@ func (st *Store) Import(ctx context.Context, fresh bool, entries []keys.Entry, p
 	if err != nil {
 		return err
 	}
-	if err := st.claim(unknown, news); err != nil {
+	progress(len(entries), 3*len(entries))
+	if id, err := st.claim(unknown); id != nil {
+		name := all[slices.IndexFunc(all, func(x indexed) bool { return x.sender == *id })].name
+		return fmt.Errorf("keys/bolt: entry %q cannot be fresh: %w", name, err)
+	} else if err != nil {
 		return err
 	}
-	// In two passes, each in the order of its keys: what the identities are, and
-	// then the entries. One transaction does both for a few.
-	order := make([]int, len(entries))
-	for i := range order {
-		order[i] = i
-	}
-	slices.SortFunc(order, func(a, b int) int { return bytes.Compare(all[a].sender[:], all[b].sender[:]) })
-	first := func(tx *bbolt.Tx, part []int) error { return st.putIdentities(tx, fresh, entries, all, part) }
-	second := func(tx *bbolt.Tx, part []int) error { return st.putEntries(tx, entries, part) }
-	if len(entries) <= st.chunk {
-		return st.inChunks(ctx, order, p, 2, func(tx *bbolt.Tx, part []int) error {
-			if err := first(tx, part); err != nil {
-				return err
-			}
-			part = slices.Clone(part)
-			slices.SortFunc(part, func(a, b int) int { return bytes.Compare([]byte(entries[a].Name), []byte(entries[b].Name)) })
-			return second(tx, part)
-		})
-	}
-	if err := st.inChunks(ctx, order, p, 1, first); err != nil {
+	resume, err := st.suspend(ctx, replaced)
+	if err != nil {
 		return err
 	}
-	slices.SortFunc(order, func(a, b int) int { return bytes.Compare([]byte(entries[a].Name), []byte(entries[b].Name)) })
-	return st.inChunks(ctx, order, p, 1, second)
-}
-
-// progressing tells how far an import has got.
-type progressing struct {
-	fn       func(done, of int)
-	done, of int
-}
-
-func (p *progressing) add(n int) {
-	p.done += n
-	if p.fn != nil {
-		p.fn(p.done, p.of)
+	defer resume()
+	err = st.Update(ctx, func(tx *Tx) error {
+		if err := st.putIdentities(tx.tx, fresh, entries, all); err != nil {
+			return err
+		}
+		return st.putEntries(tx.tx, entries, all)
+	})
+	if err == nil {
+		progress(3*len(entries), 3*len(entries))
 	}
+	return err
+}
+
+// conflicts finds entries that cannot stand beside what the keyring was given. The
+// caller holds st.entriesMu.
+func (st *Store) conflicts(entries []keys.Entry) error {
+	if st.ring == nil {
+		return nil
+	}
+	for i := range entries {
+		if err := st.ring.Conflict(&entries[i]); err != nil {
+			return fmt.Errorf("keys/bolt: %w", err)
+		}
+	}
+	return nil
+}
+
+// suspend takes peers out of the keyring while their entries change. The caller
+// holds st.entriesMu.
+func (st *Store) suspend(ctx context.Context, names []string) (resume func(), err error) {
+	if st.ring == nil {
+		return func() {}, nil
+	}
+	return st.ring.Suspend(ctx, names)
 }
 
 // indexAll checks entries and derives their identities, on all processors.
-func indexAll(ctx context.Context, entries []keys.Entry, p *progressing) ([]indexed, error) {
+func indexAll(ctx context.Context, entries []keys.Entry) ([]indexed, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	all := make([]indexed, len(entries))
-	for at := 0; at < len(entries); at += chunkSize {
-		if err := ctx.Err(); err != nil {
+	errs := make([]error, runtime.GOMAXPROCS(0))
+	var wg sync.WaitGroup
+	for w := range errs {
+		wg.Go(func() {
+			for i := w; i < len(entries); i += len(errs) {
+				err := entries[i].Check()
+				if err == nil {
+					all[i], err = index(&entries[i])
+				}
+				if err != nil {
+					errs[w] = err
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for _, err := range errs {
+		if err != nil {
 			return nil, err
 		}
-		part := entries[at:min(at+chunkSize, len(entries))]
-		errs := make([]error, runtime.GOMAXPROCS(0))
-		var wg sync.WaitGroup
-		for w := range errs {
-			wg.Go(func() {
-				for i := w; i < len(part); i += len(errs) {
-					err := part[i].Check()
-					if err == nil {
-						all[at+i], err = index(&part[i])
-					}
-					if err != nil {
-						errs[w] = err
-						return
-					}
-				}
-			})
-		}
-		wg.Wait()
-		for _, err := range errs {
-			if err != nil {
-				return nil, err
-			}
-		}
-		p.add(len(part))
 	}
 	return all, nil
 }
 
-// inChunks runs do in a transaction for each chunk of what there is.
-func (st *Store) inChunks(ctx context.Context, order []int, p *progressing, steps int, do func(tx *bbolt.Tx, part []int) error) error {
-	for len(order) > 0 {
-		part := order[:min(len(order), st.chunk)]
-		if err := st.Update(ctx, func(tx *Tx) error { return do(tx.tx, part) }); err != nil {
-			return err
-		}
-		order = order[len(part):]
-		p.add(steps * len(part))
-	}
-	return nil
-}
-
-// claim enters material that is news to the store into the machine's ledger.
-func (st *Store) claim(ids []keys.Identity, names []string) error {
+// claim enters material that is news to the store into the machine's ledger. If
+// another store has some already it says which, with the taint.
+func (st *Store) claim(ids []keys.Identity) (id *keys.Identity, err error) {
 	taken, err := anchor.Claim(st.fsys, st.opts.AnchorDir, st.store, st.dir, ids)
 	if err != nil {
-		return fmt.Errorf("keys/bolt: %w", err)
+		return nil, fmt.Errorf("keys/bolt: %w", err)
 	}
-	for i, id := range ids {
+	for _, id := range ids {
 		if where, ok := taken[id]; ok {
-			return fmt.Errorf("keys/bolt: entry %q cannot be fresh: %w", names[i], &keys.TaintError{
-				Reason: "the same keys were declared new on this machine before, in " + where,
-			})
+			return &id, &keys.TaintError{Reason: "the same keys were declared new on this machine before, in " + where}
 		}
 	}
-	return nil
+	return nil, nil
 }
 
 // putIdentities writes the index and, for fresh material that is news, numbers
 // and an open window.
-func (st *Store) putIdentities(tx *bbolt.Tx, fresh bool, entries []keys.Entry, all []indexed, part []int) error {
+func (st *Store) putIdentities(tx *bbolt.Tx, fresh bool, entries []keys.Entry, all []indexed) error {
 	h, err := decodeHead(tx.Bucket(bucketMeta).Get(keyHead))
 	if err != nil {
 		return err
 	}
-	type pair struct{ k, v []byte }
-	var keysOf, windows []pair
-	for _, i := range part {
-		x := &all[i]
-		if err := st.dropIndex(tx, x.name); err != nil {
+	// All of the old ones first: a name may take over what another had.
+	for i := range all {
+		if err := st.dropIndex(tx, all[i].name); err != nil {
 			return err
 		}
+	}
+	var inIndex, windows []item
+	for i := range all {
+		x := &all[i]
 		_ = x.each(func(k, v []byte) error {
-			keysOf = append(keysOf, pair{k, v})
+			inIndex = append(inIndex, item{k, v})
 			return nil
 		})
 		if !fresh || tx.Bucket(bucketNumbers).Get(x.sender[:]) != nil {
@@ -198,60 +199,111 @@ func (st *Store) putIdentities(tx *bbolt.Tx, fresh bool, entries []keys.Entry, a
 		}
 		w := oscore.Fresh(entries[i].Params.WindowSize)
 		s, _ := w.State()
-		windows = append(windows, pair{x.recipient[:], encodeWindow(h.windows, s)})
+		windows = append(windows, item{x.recipient[:], encodeWindow(h.windows, s)})
 	}
 	for _, to := range []struct {
 		bucket []byte
-		pairs  []pair
-	}{{bucketIndex, keysOf}, {bucketWindows, windows}} {
-		slices.SortFunc(to.pairs, func(a, b pair) int { return bytes.Compare(a.k, b.k) })
+		items  []item
+	}{{bucketIndex, inIndex}, {bucketWindows, windows}} {
+		slices.SortFunc(to.items, func(a, b item) int { return bytes.Compare(a.key, b.key) })
 		b := tx.Bucket(to.bucket)
-		for _, p := range to.pairs {
-			if err := b.Put(p.k, p.v); err != nil {
+		for _, it := range to.items {
+			if err := b.Put(it.key, it.value); err != nil {
 				return err
 			}
+		}
+	}
+	for i := range all {
+		if err := st.indexFound(tx, all[i].sender, []byte(all[i].name)); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
+// indexFound makes found what Appendix B.2 gave the material of an entry when it
+// was in the store before.
+func (st *Store) indexFound(tx *bbolt.Tx, sender keys.Identity, name []byte) error {
+	v := tx.Bucket(bucketDerived).Get(sender[:])
+	if len(v) < len(sender) {
+		return nil
+	}
+	// The kid is in the record, which may not be written yet.
+	return tx.Bucket(bucketIndex).Put(derivedKey(name), bytes.Clone(v[len(sender):]))
+}
+
 // putEntries seals and writes entries.
-func (st *Store) putEntries(tx *bbolt.Tx, entries []keys.Entry, part []int) error {
-	b := tx.Bucket(bucketEntries)
-	b.FillPercent = 0.9 // they mostly come in order
-	places, err := newPlaces(tx)
+func (st *Store) putEntries(tx *bbolt.Tx, entries []keys.Entry, all []indexed) error {
+	w, err := st.newWriter(tx)
 	if err != nil {
 		return err
 	}
-	for _, i := range part {
+	order := make([]int, len(all))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortFunc(order, func(a, b int) int { return cmp.Compare(all[a].name, all[b].name) })
+	for _, i := range order {
 		plain, err := vault.MarshalEntry(&entries[i])
 		if err != nil {
 			return err
 		}
-		name := []byte(entries[i].Name)
-		place, err := places.of(name, b.Get(name))
-		if err == nil {
-			err = b.Put(name, st.sealEntry(name, place, plain))
-		}
+		whole := slices.Concat(all[i].sender[:], all[i].recipient[:], plain)
+		err = w.put([]byte(all[i].name), whole)
 		clear(plain)
+		clear(whole)
 		if err != nil {
 			return err
 		}
 	}
-	return places.save()
+	return w.places.save()
+}
+
+// writer writes entries in the order of their names.
+type writer struct {
+	st      *Store
+	tx      *bbolt.Tx
+	entries *bbolt.Bucket
+	places  *places
+}
+
+func (st *Store) newWriter(tx *bbolt.Tx) (*writer, error) {
+	places, err := newPlaces(tx)
+	w := &writer{st, tx, tx.Bucket(bucketEntries), places}
+	w.entries.FillPercent = 0.9 // they mostly come in order
+	return w, err
+}
+
+// put writes an entry: its place, and the rest sealed for name and place: the
+// identities of sender and recipient, and the entry.
+func (w *writer) put(name, whole []byte) error {
+	place, err := w.places.of(name, w.entries.Get(name))
+	if err != nil {
+		return err
+	}
+	at := binary.BigEndian.AppendUint32(nil, place)
+	value := append(at, w.st.seal(bucketEntries, entryKey(name, at), whole)...)
+	if err := w.entries.Put(name, value); err != nil {
+		return err
+	}
+	idContext := w.tx.Bucket(bucketIndex).Get(derivedKey(name))
+	if idContext == nil {
+		return nil
+	}
+	return w.st.indexDerived(w.tx, keys.Identity(whole), bytes.Clone(idContext))
 }
 
 // dropIndex deletes what the index holds of an entry that is there.
 func (st *Store) dropIndex(tx *bbolt.Tx, name string) error {
-	e, ok, err := st.entry(tx, name)
+	r, ok, err := st.record(tx, name)
 	if err != nil || !ok {
 		return err
 	}
-	x, err := index(&e)
-	if err != nil {
+	x := indexOf(&r.Entry, r.Sender, r.Recipient)
+	b := tx.Bucket(bucketIndex)
+	if err := dropDerived(b, []byte(name), r.Entry.Params.RecipientID); err != nil {
 		return err
 	}
-	b := tx.Bucket(bucketIndex)
 	return x.each(func(k, v []byte) error {
 		if v != nil && !bytes.Equal(b.Get(k), v) {
 			return nil // another entry has it already
@@ -260,35 +312,35 @@ func (st *Store) dropIndex(tx *bbolt.Tx, name string) error {
 	})
 }
 
-func (st *Store) entry(tx *bbolt.Tx, name string) (e keys.Entry, ok bool, err error) {
+// record reads an entry and its identities.
+func (st *Store) record(tx *bbolt.Tx, name string) (r keys.Record, ok bool, err error) {
 	value := tx.Bucket(bucketEntries).Get([]byte(name))
 	if value == nil {
-		return e, false, nil
+		return r, false, nil
 	}
-	e, err = st.unsealEntry([]byte(name), value)
-	return e, err == nil, err
+	r, err = st.unsealEntry([]byte(name), value)
+	return r, err == nil, err
 }
 
-// sealEntry returns the value of an entry: its place, and the rest sealed for name
-// and place.
-func (st *Store) sealEntry(name []byte, place uint32, plain []byte) []byte {
-	at := binary.BigEndian.AppendUint32(nil, place)
-	return append(at, st.seal(bucketEntries, entryKey(name, at), plain)...)
-}
-
-func (st *Store) unsealEntry(name, value []byte) (e keys.Entry, err error) {
+func (st *Store) unsealEntry(name, value []byte) (r keys.Record, err error) {
+	const ids = 2 * len(r.Sender)
 	if len(value) < placeLen {
-		return e, fmt.Errorf("keys/bolt: %s: entry %q: %w", st.name(), name, errDamaged)
+		return r, fmt.Errorf("keys/bolt: %s: entry %q: %w", st.name(), name, errDamaged)
 	}
 	plain, err := st.open(bucketEntries, entryKey(name, value[:placeLen]), value[placeLen:])
+	if err == nil && len(plain) < ids {
+		err = errDamaged
+	}
 	if err == nil {
-		e, err = vault.UnmarshalEntry(plain)
+		r.Index = binary.BigEndian.Uint32(value)
+		r.Sender, r.Recipient = keys.Identity(plain), keys.Identity(plain[ids/2:])
+		r.Entry, err = vault.UnmarshalEntry(plain[ids:])
 		clear(plain)
 	}
 	if err != nil {
-		return e, fmt.Errorf("keys/bolt: %s: entry %q: %w", st.name(), name, err)
+		return r, fmt.Errorf("keys/bolt: %s: entry %q: %w", st.name(), name, err)
 	}
-	return e, nil
+	return r, nil
 }
 
 // entryKey is what an entry is sealed for. No name holds a zero.
@@ -299,7 +351,8 @@ func entryKey(name, place []byte) []byte {
 // Entry returns the entry of that name.
 func (st *Store) Entry(ctx context.Context, name string) (e keys.Entry, ok bool, err error) {
 	err = st.View(ctx, func(tx *Tx) (err error) {
-		e, ok, err = st.entry(tx.tx, name)
+		r, there, err := st.record(tx.tx, name)
+		e, ok = r.Entry, there
 		return err
 	})
 	return e, ok, err
@@ -318,11 +371,11 @@ func (st *Store) Entries(ctx context.Context, fn func(keys.Entry) error) error {
 				k, v = c.Next()
 			}
 			for ; k != nil && len(some) < 1000; k, v = c.Next() {
-				e, err := st.unsealEntry(k, v)
+				r, err := st.unsealEntry(k, v)
 				if err != nil {
 					return err
 				}
-				some = append(some, e)
+				some = append(some, r.Entry)
 			}
 			return nil
 		})
@@ -343,6 +396,11 @@ func (st *Store) Entries(ctx context.Context, fn func(keys.Entry) error) error {
 func (st *Store) Remove(ctx context.Context, names ...string) error {
 	st.entriesMu.Lock()
 	defer st.entriesMu.Unlock()
+	resume, err := st.suspend(ctx, names)
+	if err != nil {
+		return err
+	}
+	defer resume()
 	return st.Update(ctx, func(tx *Tx) error {
 		for _, name := range names {
 			if tx.tx.Bucket(bucketEntries).Get([]byte(name)) == nil {
@@ -367,12 +425,17 @@ func (st *Store) Remove(ctx context.Context, names ...string) error {
 // dropEntry deletes an entry. Its place is not given again.
 func dropEntry(tx *bbolt.Tx, name string) error {
 	b := tx.Bucket(bucketEntries)
-	if v := b.Get([]byte(name)); len(v) >= placeLen {
-		if err := tx.Bucket(bucketPlaces).Delete(bytes.Clone(v[:placeLen])); err != nil {
-			return err
-		}
+	places, err := newPlaces(tx)
+	if err == nil {
+		err = places.drop(b.Get([]byte(name)))
 	}
-	return b.Delete([]byte(name))
+	if err == nil {
+		err = places.save()
+	}
+	if err == nil {
+		err = b.Delete([]byte(name))
+	}
+	return err
 }
 
 // deletePrefix deletes what has keys that begin so.
@@ -388,18 +451,4 @@ func deletePrefix(b *bbolt.Bucket, prefix []byte) error {
 		}
 	}
 	return nil
-}
-
-// Keyring returns a keyring with a peer for each entry. Close it before the
-// store.
-func (st *Store) Keyring(ctx context.Context) (*keys.Keyring, error) {
-	ring := keys.New(st)
-	err := st.Entries(ctx, func(e keys.Entry) error {
-		_, err := ring.Add(ctx, e)
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("keys/bolt: %s: %w", st.name(), err)
-	}
-	return ring, nil
 }

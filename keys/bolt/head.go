@@ -18,6 +18,7 @@ var (
 	bucketNumbers = []byte("numbers") // identity: numbers
 	bucketWindows = []byte("windows") // identity: generation (8), window
 	bucketDerived = []byte("derived") // identity configured: identity (16), ID Context
+	bucketUsed    = []byte("used")    // identity: encryptions (8)
 	bucketEntries = []byte("entries") // name: place (4), sealed entry
 	bucketPlaces  = []byte("places")  // place (4): name
 	bucketIndex   = []byte("index")   // see index.go
@@ -27,13 +28,13 @@ var (
 	bucketTimes   = []byte("times")   // time (8), key in the journal: nothing
 
 	buckets = [][]byte{
-		bucketMeta, bucketReasons, bucketNumbers, bucketWindows, bucketDerived, bucketEntries, bucketPlaces, bucketIndex,
+		bucketMeta, bucketReasons, bucketNumbers, bucketWindows, bucketDerived, bucketUsed, bucketEntries, bucketPlaces, bucketIndex,
 		bucketFacts, bucketObserve, bucketJournal, bucketTimes,
 	}
 
 	keyHead = []byte("head")
 	keyRoot = []byte("root") // a known text under the root key
-	keyNext = []byte("next") // the next place (8)
+	keyNext = []byte("next") // the next place (8), the number of entries (8)
 )
 
 const headMagic = "oscore bolt 2\r\n"

@@ -19,6 +19,11 @@ import (
 //	'b' length, kid, name              found by the kid alone: oscore.MaxCandidates at most
 //	'd' length, kid, name              may begin Appendix B.2: as many
 //
+// and what a context from Appendix B.2 is found by, in place of what is configured:
+//
+//	'n' name                           its ID Context
+//	'q' length, kid, ID Context        name; and the same with the ID Context wrapped
+//
 // A key may name an entry that a crash kept from being written, and holds for
 // nothing then.
 type indexed struct {
@@ -34,11 +39,16 @@ func kidKey(kind byte, kid, rest []byte) []byte {
 }
 
 func index(e *keys.Entry) (x indexed, err error) {
-	p := &e.Params
-	x.name = e.Name
-	if x.sender, x.recipient, err = keys.Identities(p); err != nil {
+	sender, recipient, err := keys.Identities(&e.Params)
+	if err != nil {
 		return x, fmt.Errorf("keys/bolt: entry %q: %w", e.Name, err)
 	}
+	return indexOf(e, sender, recipient), nil
+}
+
+func indexOf(e *keys.Entry, sender, recipient keys.Identity) (x indexed) {
+	p := &e.Params
+	x.name, x.sender, x.recipient = e.Name, sender, recipient
 	x.keys = [][]byte{append([]byte{'s'}, x.sender[:]...), append([]byte{'r'}, x.recipient[:]...)}
 	if p.IDContext != nil {
 		x.keys = append(x.keys, kidKey('p', p.RecipientID, p.IDContext))
@@ -49,7 +59,7 @@ func index(e *keys.Entry) (x indexed, err error) {
 	if e.Settings.Rederive&oscore.RoleServer != 0 {
 		x.shared = append(x.shared, kidKey('d', p.RecipientID, nil))
 	}
-	return x, nil
+	return x
 }
 
 // each calls fn for each key of the index and its value.
@@ -70,20 +80,20 @@ func (x *indexed) each(fn func(key, value []byte) error) error {
 // clashes finds entries that stand in each other's way, among new ones and those
 // in the store that none of them replaces.
 func clashes(tx *bbolt.Tx, fresh []indexed) error {
-	owners := make(map[string]string, 3*len(fresh))
+	taken := make(map[string]string, 3*len(fresh))
 	names := make(map[string]bool, len(fresh))
 	counts := map[string]int{}
 	for i := range fresh {
 		x := &fresh[i]
 		if names[x.name] {
-			return fmt.Errorf("%w: there are two entries named %q", keys.ErrDuplicate, x.name)
+			return twice([]byte(x.name))
 		}
 		names[x.name] = true
 		for _, k := range x.keys {
-			if other, ok := owners[string(k)]; ok {
+			if other, ok := taken[string(k)]; ok {
 				return clash(k, other, x.name)
 			}
-			owners[string(k)] = x.name
+			taken[string(k)] = x.name
 		}
 		for _, k := range x.shared {
 			counts[string(k)]++
@@ -91,9 +101,11 @@ func clashes(tx *bbolt.Tx, fresh []indexed) error {
 	}
 	b, entries := tx.Bucket(bucketIndex), tx.Bucket(bucketEntries)
 	stays := func(name []byte) bool { return !names[string(name)] && entries.Get(name) != nil }
-	for k, name := range owners {
-		if other := b.Get([]byte(k)); other != nil && stays(other) {
-			return clash([]byte(k), string(other), name)
+	for k, name := range taken {
+		for _, k := range owners([]byte(k)) {
+			if other := b.Get(k); other != nil && stays(other) {
+				return clash(k, string(other), name)
+			}
 		}
 	}
 	for prefix, n := range counts {
@@ -104,11 +116,27 @@ func clashes(tx *bbolt.Tx, fresh []indexed) error {
 			}
 		}
 		if n > oscore.MaxCandidates {
-			return fmt.Errorf("%w: recipient ID %x would be shared by %d entries that cannot be told apart by a kid context, or that answer Appendix B.2; %d is the most: give them other IDs",
-				keys.ErrDuplicate, prefix[2:], n, oscore.MaxCandidates)
+			return tooMany([]byte(prefix), n)
 		}
 	}
 	return nil
+}
+
+// owners are the keys whose owner stands in the way of another owner of key.
+func owners(key []byte) [][]byte {
+	if key[0] == 'p' {
+		return [][]byte{key, append([]byte{'q'}, key[1:]...)}
+	}
+	return [][]byte{key}
+}
+
+func twice(name []byte) error {
+	return fmt.Errorf("%w: there are two entries named %q", keys.ErrDuplicate, name)
+}
+
+func tooMany(prefix []byte, n int) error {
+	return fmt.Errorf("%w: recipient ID %x would be shared by %d entries that cannot be told apart by a kid context, or that answer Appendix B.2; %d is the most: give them other IDs",
+		keys.ErrDuplicate, prefix[2:], n, oscore.MaxCandidates)
 }
 
 func clash(key []byte, a, b string) error {
@@ -116,6 +144,7 @@ func clash(key []byte, a, b string) error {
 		's': "one sender key (same master secret, salt, ID context and sender ID)",
 		'r': "one recipient key (same master secret, salt, ID context and recipient ID)",
 		'p': "one recipient ID and one ID context: give one another ID",
+		'q': "one recipient ID and one ID context: give one another ID",
 	}[key[0]]
 	return fmt.Errorf("%w: entries %q and %q have %s", keys.ErrDuplicate, a, b, what)
 }

@@ -180,9 +180,14 @@ func (st *Store) Forget(_ context.Context, b []byte) error {
 		return err
 	}
 	return st.commit(&id, 0, func(tx *bbolt.Tx) error {
-		if err := tx.Bucket(bucketNumbers).Delete(id[:]); err != nil {
+		if err := st.indexDerived(tx, id, nil); err != nil {
 			return err
 		}
-		return tx.Bucket(bucketDerived).Delete(id[:])
+		for _, of := range [][]byte{bucketNumbers, bucketUsed, bucketDerived} {
+			if err := tx.Bucket(of).Delete(id[:]); err != nil {
+				return err
+			}
+		}
+		return nil
 	}, func() { delete(st.live, id) })
 }

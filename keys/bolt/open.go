@@ -35,12 +35,18 @@ type Options struct {
 	// os.UserConfigDir. It must not be part of what backs up or copies the
 	// store, and must last as long as the store does.
 	AnchorDir string
+	// Hot is how many peers the keyring keeps ready to use; zero means
+	// keys.DefaultHot.
+	Hot int
+	// OnError is called when the keyring found nobody because the store failed.
+	OnError func(error)
 	// RootKey is the file with the root key; empty means root.key in the
 	// directory.
 	RootKey string
 
 	openFile func(name string, flag int, mode os.FileMode) (*os.File, error) // tests
 	anchors  disk.FS                                                         // tests
+	noSync   bool                                                            // tests whose crashes spare the kernel
 }
 
 // Errors of Open.
@@ -68,7 +74,9 @@ type Store struct {
 	store   anchor.UUID
 
 	entriesMu sync.Mutex // held while entries are written
-	chunk     int        // entries a transaction of an import takes
+	chunk     int        // entries of an import that are in memory at a time
+	part      int        // keys that one of its transactions takes
+	ring      *keys.Keyring
 
 	mu      sync.Mutex
 	h       head
@@ -87,6 +95,7 @@ var (
 	_ keys.History      = (*Store)(nil)
 	_ keys.WindowStore  = (*Store)(nil)
 	_ keys.ContextStore = (*Store)(nil)
+	_ keys.Directory    = (*Store)(nil)
 )
 
 // Open opens the store in a directory, or makes it if that was asked for. It is a
@@ -113,7 +122,7 @@ func Open(dir string, o Options) (_ *Store, err error) {
 		o.anchors = disk.OS{}
 	}
 	st := &Store{
-		fsys: o.anchors, dir: dir, opts: o, chunk: chunkSize,
+		fsys: o.anchors, dir: dir, opts: o, chunk: chunkSize, part: partSize,
 		live: map[keys.Identity]lease{}, taken: map[keys.Identity]struct{}{},
 		wake: make(chan struct{}, 1), stopped: make(chan struct{}),
 	}
@@ -159,6 +168,7 @@ func (st *Store) find() error {
 	if err := st.lock(filepath.Join(st.dir, "lock"), "store "+st.dir); err != nil {
 		return err
 	}
+	removeSpills(st.dir)
 	// Again, now that nobody else makes it.
 	if there, err = exists(st.name()); err != nil {
 		return fmt.Errorf("keys/bolt: %w", err)
@@ -197,7 +207,7 @@ func (st *Store) openDB(name string, flag int) (db *bbolt.DB, err error) {
 	var f *os.File
 	err = guarded(func() (err error) {
 		db, err = bbolt.Open(name, 0o600, &bbolt.Options{
-			Timeout: time.Second, FreelistType: bbolt.FreelistMapType, NoStatistics: true, InitialMmapSize: mapped(),
+			Timeout: time.Second, FreelistType: bbolt.FreelistMapType, NoStatistics: true, NoSync: st.opts.noSync, InitialMmapSize: mapped(),
 			OpenFile: func(name string, also int, mode os.FileMode) (_ *os.File, err error) {
 				f, err = st.opts.openFile(name, also&^os.O_CREATE|flag, mode)
 				return f, err

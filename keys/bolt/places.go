@@ -1,6 +1,7 @@
 package bolt
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -20,6 +21,7 @@ type places struct {
 	tx    *bbolt.Tx
 	names *bbolt.Bucket
 	next  uint64
+	n     uint64 // entries that there are
 }
 
 func newPlaces(tx *bbolt.Tx) (*places, error) {
@@ -27,8 +29,8 @@ func newPlaces(tx *bbolt.Tx) (*places, error) {
 	p.names.FillPercent = 1 // they come in order
 	switch v := tx.Bucket(bucketMeta).Get(keyNext); len(v) {
 	case 0:
-	case 8:
-		p.next = binary.BigEndian.Uint64(v)
+	case 16:
+		p.next, p.n = binary.BigEndian.Uint64(v), binary.BigEndian.Uint64(v[8:])
 	default:
 		return nil, errDamaged
 	}
@@ -46,11 +48,22 @@ func (p *places) of(name, value []byte) (uint32, error) {
 	}
 	place := uint32(p.next)
 	p.next++
+	p.n++
 	return place, p.names.Put(binary.BigEndian.AppendUint32(nil, place), name)
 }
 
+// drop takes back the place of an entry for good.
+func (p *places) drop(value []byte) error {
+	if len(value) < placeLen {
+		return nil
+	}
+	p.n--
+	return p.names.Delete(bytes.Clone(value[:placeLen]))
+}
+
 func (p *places) save() error {
-	return p.tx.Bucket(bucketMeta).Put(keyNext, binary.BigEndian.AppendUint64(nil, p.next))
+	b := binary.BigEndian.AppendUint64(make([]byte, 0, 16), p.next)
+	return p.tx.Bucket(bucketMeta).Put(keyNext, binary.BigEndian.AppendUint64(b, p.n))
 }
 
 // Index returns the index of an entry: a number from 0 on that it has from the time

@@ -1,0 +1,199 @@
+package keys
+
+import (
+	"bytes"
+	"math"
+	"slices"
+
+	"github.com/oscorelay/oscorelay/oscore"
+)
+
+// parked is what a peer of a Directory leaves in memory when its keys leave it:
+// its replay window, its lease of numbers and its counts, which the store has in
+// an earlier state or not at all. It holds no pointer, so that a million of them
+// cost the garbage collector nothing.
+type parked struct {
+	id        Identity // the sender's: whose numbers and count these are
+	recipient Identity // whose window it is
+	bits      uint64   // of a window up to 64 numbers
+	encrypted uint32
+	noted     uint32 // the last count that the store has
+	failed    uint32
+	left      uint16 // numbers left of the lease
+	block     uint16
+	floor     uint48 // of the window
+	next      uint48
+	seq       uint48 // the next number of the lease
+	size      uint16 // of the window; 0 if it is not open
+	here      bool   // the place is taken
+}
+
+// uint48 holds a sequence number, or the one after the last.
+type uint48 [6]byte
+
+func pack48(n uint64) (out uint48) {
+	for i := range out {
+		out[i] = byte(n >> (8 * i))
+	}
+	return out
+}
+
+func (u uint48) value() (n uint64) {
+	for i := range u {
+		n |= uint64(u[i]) << (8 * i)
+	}
+	return n
+}
+
+// parking holds what was parked, by the entries' indexes.
+type parking struct {
+	chunks []*parkedChunk
+	large  map[uint32][]uint64 // bits of windows of more than 64 numbers
+	n      int
+}
+
+type parkedChunk struct {
+	n  int
+	at [1024]parked
+}
+
+func (k *parking) chunk(index uint32) (c *parkedChunk, at uint32) {
+	size := uint32(len(c.at))
+	if i := int(index / size); i < len(k.chunks) {
+		c = k.chunks[i]
+	}
+	return c, index % size
+}
+
+// put parks at an index.
+func (k *parking) put(index uint32, v parked, large []uint64) {
+	c, at := k.chunk(index)
+	if c == nil {
+		i := int(index / uint32(len(c.at)))
+		if i >= len(k.chunks) {
+			k.chunks = append(k.chunks, make([]*parkedChunk, i+1-len(k.chunks))...)
+		}
+		c = &parkedChunk{}
+		k.chunks[i] = c
+	}
+	if !c.at[at].here {
+		c.n++
+		k.n++
+	}
+	v.here = true
+	c.at[at] = v
+	if large != nil {
+		if k.large == nil {
+			k.large = map[uint32][]uint64{}
+		}
+		k.large[index] = large
+	}
+}
+
+// take returns what is parked at an index, which is free afterwards.
+func (k *parking) take(index uint32) (v parked, large []uint64, ok bool) {
+	c, at := k.chunk(index)
+	if c == nil || !c.at[at].here {
+		return v, nil, false
+	}
+	v, large = c.at[at], k.large[index]
+	delete(k.large, index)
+	c.at[at] = parked{}
+	k.n--
+	if c.n--; c.n == 0 {
+		k.chunks[index/uint32(len(c.at))] = nil
+	}
+	return v, large, true
+}
+
+// holds reports whether something is parked at an index.
+func (k *parking) holds(index uint32) bool {
+	c, at := k.chunk(index)
+	return c != nil && c.at[at].here
+}
+
+// byRecipient returns the indexes that are taken, in the order of the recipients'
+// identities, which is that of windows in a store.
+func (k *parking) byRecipient() []uint32 {
+	all := make([]uint32, 0, k.n)
+	for i, c := range k.chunks {
+		if c == nil {
+			continue
+		}
+		for at := range c.at {
+			if c.at[at].here {
+				all = append(all, uint32(i*len(c.at)+at))
+			}
+		}
+	}
+	slices.SortFunc(all, func(a, b uint32) int {
+		c, i := k.chunk(a)
+		d, j := k.chunk(b)
+		return bytes.Compare(c.at[i].recipient[:], d.at[j].recipient[:])
+	})
+	return all
+}
+
+// window returns the replay window; ok is false if it was not open.
+func (v *parked) window(large []uint64) (s oscore.WindowState, ok bool) {
+	s = oscore.WindowState{Size: int(v.size), Floor: v.floor.value(), Next: v.next.value(), Bits: large}
+	if large == nil {
+		s.Bits = []uint64{v.bits}
+	}
+	return s, v.size != 0
+}
+
+// handOver adds what the store is to have of it.
+func (v *parked) handOver(h *handOver, large []uint64) {
+	if s, ok := v.window(large); ok {
+		h.windows = append(h.windows, Window{v.recipient, s})
+	}
+	if v.encrypted != v.noted {
+		h.used = append(h.used, Used{v.id, uint64(v.encrypted)})
+	}
+}
+
+// park returns what the peer is to be brought back with, and leaves it without
+// window and lease: whoever has it yet cannot use it before it is back. The
+// caller holds p.mu, and no reservation is under way.
+func (p *Peer) park() (v parked, large []uint64) {
+	v = parked{
+		id: p.id, recipient: p.recipient, encrypted: clamp32(p.encrypted), noted: clamp32(p.noted), failed: clamp32(p.failed()),
+		left: uint16(min(p.ctx.LeaseLeft(), math.MaxUint16)), seq: pack48(p.ctx.NextSequence()), block: uint16(p.block),
+	}
+	if s, ok := p.ctx.WindowState(); ok && p.taint == nil {
+		v.size, v.floor, v.next = uint16(s.Size), pack48(s.Floor), pack48(s.Next)
+		if len(s.Bits) > 1 {
+			large = s.Bits
+		} else {
+			v.bits = s.Bits[0]
+		}
+	}
+	p.ctx.EndLease()
+	p.ctx.SetWindow(oscore.Window{})
+	return v, large
+}
+
+// unpark is the inverse of park. The caller holds p.mu, or has p alone.
+func (p *Peer) unpark(v *parked, large []uint64) {
+	if v.id != p.id || v.recipient != p.recipient {
+		return // of other keys: the numbers are lost, and the window begins by Echo
+	}
+	p.encrypted, p.noted = uint64(v.encrypted), uint64(v.noted)
+	p.failedBefore = uint64(v.failed) - min(p.ctx.Usage().Failed, uint64(v.failed))
+	p.block = uint32(v.block)
+	if p.taint != nil {
+		return
+	}
+	if s, ok := v.window(large); ok {
+		p.ctx.SetWindow(oscore.Restore(s))
+	}
+	if lo := v.seq.value(); v.left > 0 && p.ctx.Extend(lo, lo+uint64(v.left)) == nil {
+		p.early = uint64(v.left) / 2
+	}
+}
+
+// failed counts the messages that the key refused. The caller holds p.mu.
+func (p *Peer) failed() uint64 { return p.failedBefore + p.ctx.Usage().Failed }
+
+func clamp32(n uint64) uint32 { return uint32(min(n, math.MaxUint32)) }
