@@ -35,6 +35,7 @@ type daemon struct {
 	proxies []*runningProxy
 	servers []*webServer
 	notify  *notifier
+	survey  survey
 
 	ready    bool
 	draining bool
@@ -100,7 +101,7 @@ func serve(ctx context.Context, f *flags, stdout, stderr io.Writer, signals <-ch
 	if f.once {
 		return d.close()
 	}
-	if err := d.listen(ctx); err != nil {
+	if err := d.listen(); err != nil {
 		return errors.Join(err, d.close())
 	}
 	err = d.loop(ctx, signals, show)
@@ -156,7 +157,7 @@ func (d *daemon) tell(res syncResult) {
 }
 
 // listen opens all sockets.
-func (d *daemon) listen(ctx context.Context) error {
+func (d *daemon) listen() error {
 	for i := range d.cfg.Terminate {
 		r, err := d.newRoute(&d.cfg.Terminate[i])
 		if err != nil {
@@ -183,7 +184,7 @@ func (d *daemon) listen(ctx context.Context) error {
 		}
 		d.proxies = append(d.proxies, &runningProxy{x, p.Name})
 	}
-	return d.listenWeb(ctx)
+	return d.listenWeb()
 }
 
 // inUse adds the mend to an error about an address.
