@@ -147,8 +147,8 @@ func (c *config) fill() {
 		}
 		def(&r.Plain, "refuse")
 		def(&r.Freshness, "unsafe")
-		def(&r.Timeout, duration{93*time.Second})
-		def(&r.AckTimeout, duration{2*time.Second})
+		def(&r.Timeout, duration{93 * time.Second})
+		def(&r.AckTimeout, duration{2 * time.Second})
 		def(&r.Limits.Exchanges, 65536)
 		def(&r.Limits.DeviceExchanges, 64)
 		def(&r.Limits.Observations, 256)
@@ -161,7 +161,7 @@ func (c *config) fill() {
 		p := &c.Proxy[i]
 		def(&p.Identity, "oscored")
 		def(&p.HopLimit, 16)
-		def(&p.Timeout, duration{247*time.Second})
+		def(&p.Timeout, duration{247 * time.Second})
 	}
 }
 
