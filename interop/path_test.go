@@ -52,12 +52,14 @@ type path struct {
 	hops    []hop  // from the client on
 	reverse bool   // the client does not name the server
 	lacks   []string
-	needs   []string // components
-	pieces  bool     // a proxy cuts messages by outer block-wise transfer
-	// paced keeps what is forged below the rate at which the server refuses: a
-	// proxy that has one confirmable message at a time under way to it waits
-	// for an answer to each.
-	paced bool
+	needs   []string  // components
+	peer    [2]string // the proxy's component and program, for docs/INTEROP.md
+	pieces  bool      // a proxy cuts messages by outer block-wise transfer
+	// oneAtATime is for a proxy that keeps NSTART at 1 (RFC 7252 section 4.7):
+	// what the server passes over in silence, because it refuses so many a second
+	// only, holds all that follows, and so does a notification that our client
+	// does not acknowledge, because it does not verify.
+	oneAtATime bool
 }
 
 // noObserve are the exchanges that a proxy without Observe does not carry.
@@ -65,8 +67,8 @@ var noObserve = []string{"6", "7", "observe-large"}
 
 var paths = []path{
 	{name: "direct"},
-	{name: "udp-proxy (libcoap)", hops: []hop{viaLibcoap}, pieces: true, paced: true, needs: []string{"debian"}},
-	{name: "udp-proxy (Californium)", hops: []hop{viaCalifornium}, lacks: noObserve, pieces: true, needs: []string{"californium-proxy"}},
+	{name: "udp-proxy (libcoap)", hops: []hop{viaLibcoap}, pieces: true, oneAtATime: true, needs: []string{"debian"}, peer: [2]string{"debian", "libcoap3-bin"}},
+	{name: "udp-proxy (Californium)", hops: []hop{viaCalifornium}, lacks: noObserve, pieces: true, needs: []string{"californium-proxy"}, peer: [2]string{"californium-proxy", "Californium"}},
 	{name: "oscore-proxy", hops: []hop{reversing}, reverse: true},
 	{name: "2 × oscore-proxy", hops: []hop{forwarding, forwarding}},
 	{name: "3 × oscore-proxy", hops: []hop{reversing, reversing, reversing}, reverse: true},

@@ -33,6 +33,9 @@ func TestProperties(t *testing.T) {
 			t.Run("replay after kill -9", l.replayAfterKill)
 			l.nothingShown(t)
 			l.noncesOnce(t)
+			if p.peer[0] != "" {
+				proof.Interop(t, peer.Version(t, p.peer[0], p.peer[1]), "our client → its proxy → server", "the six properties, with a hostile relay at each place of the path")
+			}
 		})
 	}
 }
@@ -148,12 +151,12 @@ func (l *line) integrity(t *testing.T) {
 	l.positions(t, func(t *testing.T, at int) {
 		f := newForger(l.relays[at])
 		size := 1 << 16
-		if l.paced && at == 0 {
+		if l.oneAtATime && at == 0 {
 			size = 8 // the server refuses ten a second
 		}
 		for next, more := 0, true; more; {
 			began := time.Now()
-			next, more = l.flipRequest(t, f, next, size, l.paced && at == 0)
+			next, more = l.flipRequest(t, f, next, size, l.oneAtATime && at == 0)
 			if more {
 				<-time.After(time.Until(began.Add(time.Second)))
 			}
@@ -332,7 +335,12 @@ func (l *line) binding(t *testing.T) {
 		if slices.Contains(l.lacks, "6") {
 			t.Skip("this path does not carry Observe")
 		}
-		l.positions(t, l.swappedNotifications)
+		l.positions(t, func(t *testing.T, at int) {
+			if at > 0 && l.oneAtATime {
+				t.Skip("the proxy would wait for an acknowledgement that our client does not give")
+			}
+			l.swappedNotifications(t, at)
+		})
 	})
 }
 

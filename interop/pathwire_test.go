@@ -133,6 +133,9 @@ func (f *forger) keeps(d peer.Datagram) bool {
 	_, ours := f.sent[string(m.Token)]
 	if ours {
 		f.sent[string(m.Token)] = m
+		if m.Type == 0 { // else a proxy may wait with everything else
+			f.relay.Send(d.Client, []byte{0x60, 0, d.Bytes[2], d.Bytes[3]})
+		}
 	}
 	return ours
 }
