@@ -3,7 +3,7 @@
 # of the repository.
 #
 #   interop/setup.sh [-h] [component ...]        without names: all of them but
-#                                                the LwM2M servers and proxies
+#                                                the LwM2M servers
 #
 # Each component stands alone. One that cannot be installed leaves its reason
 # in .interop/<component>.missing, the tests that need it are skipped with that
@@ -18,8 +18,8 @@ set -uo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 src=$root/interop
 out=$root/.interop
-all="debian aiocoap californium liboscore lakers"
-optional="leshan leshan18 leshan-demo californium-proxy"
+all="debian aiocoap californium californium-proxy liboscore lakers"
+optional="leshan leshan18 leshan-demo"
 
 aiocoap_version=0.4.17
 californium_version=4.0.0-M3

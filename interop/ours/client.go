@@ -89,6 +89,9 @@ func (c *Client) Crash() {
 	c.start()
 }
 
+// SetPatience bounds the requests from now on; 0 means 20 s.
+func (c *Client) SetPatience(d time.Duration) { c.cfg.Patience = d }
+
 // Peer is the server as the client's keyring has it.
 func (c *Client) Peer() *keys.Peer {
 	p, _ := c.ring.Get(other)
@@ -152,6 +155,9 @@ func fill(t testing.TB, req *pool.Message, r peer.Request) {
 	}
 	req.SetCode(code)
 	req.SetType(message.Confirmable)
+	if r.NON {
+		req.SetType(message.NonConfirmable)
+	}
 	if err := req.SetPath(r.Path); err != nil {
 		t.Fatal(err)
 	}

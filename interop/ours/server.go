@@ -110,6 +110,9 @@ func (s *Server) Crash() {
 	s.start()
 }
 
+// Addr is the server's own address.
+func (s *Server) Addr() netip.AddrPort { return s.addr }
+
 // Peer is the client as the server's keyring has it.
 func (s *Server) Peer() *keys.Peer {
 	p, _ := s.ring.Get(other)

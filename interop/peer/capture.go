@@ -77,6 +77,42 @@ func (c Capture) SealedExcept(t testing.TB, plain func(Message) bool) {
 	}
 }
 
+// Whole leaves out what a proxy's outer block-wise transfer cut to pieces
+// (RFC 8613 section 4.1.3.4.2), once it has looked at each: nothing of what is
+// inside may stand beside them.
+func (c Capture) Whole(t testing.TB) Capture {
+	t.Helper()
+	var kept Capture
+	for _, d := range c {
+		m, err := ParseMessage(d.Bytes)
+		if err != nil || !m.isPiece() {
+			kept = append(kept, d)
+			continue
+		}
+		for _, o := range m.Options {
+			if !outside[o.Number] && o.Number != OptRequestTag {
+				t.Errorf("option %d stands outside: %s", o.Number, m)
+			}
+		}
+		if _, ok := m.Option(OptOSCORE); !ok && (m.Code != codeContinue || len(m.Payload) > 0) {
+			t.Errorf("on the wire without option 9: %s", m)
+		}
+	}
+	return kept
+}
+
+const codeContinue = 0x5f // 2.31
+
+// isPiece reports whether a message is one of several blocks.
+func (m Message) isPiece() bool {
+	for _, number := range []uint16{OptBlock1, OptBlock2} {
+		if v, ok := m.Option(number); ok && len(v) > 0 && (len(v) > 1 || v[0] > 7) {
+			return true
+		}
+	}
+	return m.Code == codeContinue
+}
+
 // outside lists the options that may be outer ones: Uri-Host, Observe,
 // Uri-Port, OSCORE, Max-Age, Block2, Block1, Size2, Proxy-Uri, Proxy-Scheme,
 // Size1 (RFC 8613 section 4.1, figure 5), and Hop-Limit.

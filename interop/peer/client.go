@@ -25,6 +25,7 @@ type Request struct {
 	Observe     int  // > 0: register and wait for so many notifications, then cancel
 	Plain       bool // without OSCORE
 	Replay      bool // libOSCORE alone: once more under another message ID
+	NON         bool // our client alone: not confirmable
 }
 
 // Large is what every server has under /oscore/large at first: 20 KB.

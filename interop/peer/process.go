@@ -109,6 +109,9 @@ func (p *Process) Kill(sig syscall.Signal) {
 	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) // children that outlived it
 }
 
+// PID is the process's number.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
 // Stop asks the process to end cleanly.
 func (p *Process) Stop() { p.Kill(syscall.SIGTERM) }
 
