@@ -2,8 +2,6 @@ package proxy
 
 import (
 	"container/list"
-	"encoding/binary"
-	"net/netip"
 	"time"
 
 	"github.com/oscorelay/oscorelay/internal/coap"
@@ -11,9 +9,9 @@ import (
 )
 
 type (
-	event    = message.Event[netip.AddrPort]
-	incoming = message.Incoming[netip.AddrPort]
-	outgoing = message.Outgoing[netip.AddrPort]
+	event    = message.Event[address]
+	incoming = message.Incoming[address]
+	outgoing = message.Outgoing[address]
 )
 
 // exchange is a request on its way through the proxy, and afterwards the
@@ -26,8 +24,8 @@ type exchange struct {
 	in     *incoming // the request that waits for its answer; nil: none does
 
 	to    *leg
-	next  netip.AddrPort
-	token string    // toward next
+	next  address
+	token uint64    // toward next; 0: none yet
 	out   *outgoing // the request, until it is answered
 
 	observe  bool // asked for by its request
@@ -42,10 +40,9 @@ type notification struct{ *exchange }
 
 // newToken draws a token that nobody can guess (RFC 7252 §5.3.1) and that no
 // other request of the leg has.
-func (g *leg) newToken() string {
+func (g *leg) newToken() uint64 {
 	for {
-		token := string(binary.BigEndian.AppendUint64(nil, g.sh.p.random()))
-		if g.byToken[token] == nil {
+		if token := g.sh.random(); token != 0 && g.byToken[token] == nil {
 			return token
 		}
 	}
@@ -55,7 +52,7 @@ func (g *leg) newToken() string {
 // table is a queue: when it is full the oldest goes, for a genuine server
 // answers sooner than one that never will.
 func (sh *shard) wait(now time.Time, ex *exchange) {
-	if sh.waiting.Len() >= sh.p.cfg.MaxExchanges {
+	if sh.waiting.Len() >= sh.cfg.MaxExchanges {
 		sh.p.counters.shed.Add(1)
 		sh.fail(now, sh.waiting.Front().Value.(*exchange), refuse(coap.ServiceUnavailable, "overloaded"))
 	}

@@ -3,6 +3,8 @@ package proxy
 import (
 	"container/list"
 	"context"
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"net"
 	"net/netip"
@@ -11,26 +13,30 @@ import (
 
 	"github.com/oscorelay/oscorelay/internal/coap"
 	"github.com/oscorelay/oscorelay/internal/coap/message"
+	"github.com/oscorelay/oscorelay/internal/udp"
 )
 
 // shard is a listening socket, its upstream sockets and its table of exchanges,
 // under one lock.
 type shard struct {
-	p *Proxy
+	p   *Proxy
+	cfg Config // with the shard's part of the limits
 
 	mu        sync.Mutex
 	front     *leg
-	legs      []*leg                  // front, then upstream
-	shared    int                     // the upstream leg in use among those shared, in legs
-	own       map[netip.AddrPort]*leg // upstream legs by client
+	legs      []*leg           // front, then upstream
+	shared    int              // the upstream leg in use among those shared, in legs
+	own       map[address]*leg // upstream legs by client
 	dirty     []*leg
 	waiting   list.List // *exchange, oldest first
-	perPeer   map[netip.AddrPort]int
+	perPeer   map[address]int
 	relations int
 	names     map[string]resolved
 	resolving int
 	draining  bool
 	closed    bool
+	pool      []byte    // random bytes
+	swept     time.Time // the last second's sweep
 	wg        sync.WaitGroup
 }
 
@@ -45,8 +51,7 @@ func (sh *shard) request(now time.Time, g *leg, ev event) {
 			g.messages().Refuse(ev, coap.ProxyingNotSupported, refuse(0, "no client is known by this address").body())
 			return
 		}
-		t := newTarget(g.client.Addr().String(), g.client.Port())
-		back = &t
+		back = &target{addr: sh.p.remote(&g.client).Addr(), port: uint16(g.client.port)}
 	}
 	p, bad := sh.p.rules.plan(ev.Message.Body, back)
 	if bad != nil {
@@ -54,7 +59,7 @@ func (sh *shard) request(now time.Time, g *leg, ev event) {
 		g.messages().Refuse(ev, bad.code, bad.body())
 		return
 	}
-	if sh.draining || sh.perPeer[ev.Peer] >= sh.p.cfg.PeerExchanges || p.observe && sh.relations >= sh.p.cfg.MaxRelations {
+	if sh.draining || sh.perPeer[ev.Peer] >= sh.cfg.PeerExchanges || p.observe && sh.relations >= sh.cfg.MaxRelations {
 		c.shed.Add(1)
 		g.messages().Refuse(ev, coap.ServiceUnavailable, refuse(0, "overloaded").body())
 		return
@@ -81,11 +86,17 @@ func (sh *shard) request(now time.Time, g *leg, ev event) {
 
 // forward sends an accepted request to its next hop.
 func (sh *shard) forward(now time.Time, from *leg, in *incoming, code coap.Code, p plan, addr netip.Addr) {
-	next := netip.AddrPortFrom(addr.Unmap(), p.target.port)
-	if bad := sh.p.permitted(&p, next); bad != nil {
-		sh.p.counters.refused.Add(1)
-		sh.answer(now, from, in, bad)
-		return
+	var next address
+	if from != sh.front {
+		next = from.client
+	} else {
+		at := netip.AddrPortFrom(addr.Unmap(), p.target.port)
+		if bad := sh.p.permitted(&p, at); bad != nil {
+			sh.p.counters.refused.Add(1)
+			sh.answer(now, from, in, bad)
+			return
+		}
+		next = sh.p.address(at, netip.Addr{})
 	}
 	ex := &exchange{from: from, client: clientKey{in.Peer(), string(in.Token())}, next: next}
 	old := from.byClient[ex.client]
@@ -129,15 +140,15 @@ func (sh *shard) launch(now time.Time, ex *exchange, d coap.Datagram) error {
 			}
 		}
 		token := ex.token
-		if token == "" {
+		if token == 0 {
 			token = g.newToken()
 		}
-		d.Token = []byte(token)
+		d.Token = binary.BigEndian.AppendUint64(nil, token)
 		ex.out, err = g.messages().Send(now, ex.next, d, ex)
 		if err == nil {
 			ex.to, ex.token = g, token
 			g.byToken[token] = ex
-			if g.client.IsValid() {
+			if g.own {
 				g.used = now
 				if _, known := g.hops[ex.next]; !known && len(g.hops) < 16 {
 					g.hops[ex.next] = false
@@ -169,7 +180,10 @@ func (sh *shard) toward(now time.Time, ex *exchange) (*leg, error) {
 // response passes a response back to the client that asked.
 func (sh *shard) response(now time.Time, g *leg, ev event) {
 	c := &sh.p.counters
-	ex := g.byToken[string(ev.Message.Token)]
+	var ex *exchange
+	if len(ev.Message.Token) == 8 {
+		ex = g.byToken[binary.BigEndian.Uint64(ev.Message.Token)]
+	}
 	piggybacked := ev.Message.Type == coap.Acknowledgement
 	if ex == nil || ex.next != ev.Peer || piggybacked && ev.Sent != ex.out {
 		// RFC 7252 §4.2, §4.3, RFC 7641 §3.6: an unknown one is reset, which
@@ -190,7 +204,7 @@ func (sh *shard) response(now time.Time, g *leg, ev event) {
 		sh.fail(now, ex, refuse(coap.BadGateway, "the server's answer has an option that is not safe to forward"))
 		return
 	}
-	if g.client.IsValid() && (sealed || code.IsSuccess()) {
+	if g.own && (sealed || code.IsSuccess()) {
 		g.hops[ex.next] = true
 	}
 	if code == coap.HopLimitReached {
@@ -248,7 +262,7 @@ func (sh *shard) failed(now time.Time, ev event) {
 // tick does what time has made due.
 func (sh *shard) tick(now time.Time) {
 	for _, g := range sh.legs {
-		if at, ok := g.layer.Next(); ok && !at.After(now) || now.Sub(sh.p.swept) > time.Second {
+		if at, ok := g.layer.Next(); ok && !at.After(now) || now.Sub(sh.swept) > time.Second {
 			g.messages().Advance(now, func(ev event) { sh.failed(now, ev) })
 		}
 	}
@@ -268,7 +282,7 @@ func (sh *shard) tick(now time.Time) {
 func (sh *shard) run(ctx context.Context) {
 	t := time.NewTicker(50 * time.Millisecond)
 	defer t.Stop()
-	var out batches
+	out := batches{p: sh.p}
 	for {
 		select {
 		case <-ctx.Done():
@@ -276,8 +290,8 @@ func (sh *shard) run(ctx context.Context) {
 		case now := <-t.C:
 			sh.mu.Lock()
 			sh.tick(now)
-			if now.Sub(sh.p.swept) > time.Second {
-				sh.p.swept = now
+			if now.Sub(sh.swept) > time.Second {
+				sh.swept = now
 			}
 			out.collect(sh)
 			sh.mu.Unlock()
@@ -286,18 +300,29 @@ func (sh *shard) run(ctx context.Context) {
 	}
 }
 
-// open starts an upstream leg, of one client if its address is valid.
-func (sh *shard) open(client netip.AddrPort) (*leg, error) {
+// open starts an upstream leg: of one client, or shared.
+func (sh *shard) open(own bool, client address) (*leg, error) {
 	if sh.closed {
 		return nil, net.ErrClosed
 	}
-	conn, err := net.ListenUDP("udp", nil)
+	sock, err := udp.Listen(netip.AddrPort{}, udp.Options{MaxDatagram: sh.cfg.MaxDatagram})
 	if err != nil {
 		return nil, err
 	}
-	g := sh.newLeg(conn, false)
-	g.client, g.hops = client, map[netip.AddrPort]bool{}
+	g := sh.newLeg(sock, false)
+	g.own, g.client, g.hops = own, client, map[address]bool{}
 	sh.legs = append(sh.legs, g)
 	sh.wg.Go(g.read)
 	return g, nil
+}
+
+// random returns 64 bits that nobody can guess.
+func (sh *shard) random() uint64 {
+	if len(sh.pool) < 8 {
+		sh.pool = make([]byte, 4096)
+		_, _ = rand.Read(sh.pool) // never fails
+	}
+	v := binary.BigEndian.Uint64(sh.pool)
+	sh.pool = sh.pool[8:]
+	return v
 }
