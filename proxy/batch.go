@@ -12,6 +12,7 @@ type batches struct {
 	socks []*udp.Socket
 	ends  []int // of each socket's datagrams
 	out   []udp.Packet
+	bufs  [][]byte // that the datagrams of each socket stand in
 }
 
 // collect takes what the legs have to send.
@@ -19,7 +20,10 @@ func (b *batches) collect(sh *shard) {
 	b.socks, b.ends, b.out = b.socks[:0], b.ends[:0], b.out[:0]
 	for _, g := range sh.dirty {
 		g.dirty = false
-		out := g.layer.Output()
+		if len(b.socks) == len(b.bufs) {
+			b.bufs = append(b.bufs, nil)
+		}
+		out := g.layer.Swap(&b.bufs[len(b.socks)])
 		if len(out) == 0 {
 			continue
 		}

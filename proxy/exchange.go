@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"container/list"
 	"time"
 
 	"github.com/oscorelay/oscorelay/internal/coap"
@@ -31,8 +30,43 @@ type exchange struct {
 	observe  bool // asked for by its request
 	relation bool // agreed to by its server (RFC 7641 §3.1)
 	silent   bool // No-Response: its end is no timeout
+	tagged   bool // notifications refer to it
+	waits    bool // it stands in shard.waiting
 	deadline time.Time
-	queued   *list.Element // in shard.waiting
+
+	before, after *exchange // in shard.waiting
+}
+
+// queue is the exchanges that wait for an answer, oldest first.
+type queue struct {
+	head, tail *exchange
+	n          int
+}
+
+func (q *queue) push(ex *exchange) {
+	ex.waits, ex.before = true, q.tail
+	if q.tail == nil {
+		q.head = ex
+	} else {
+		q.tail.after = ex
+	}
+	q.tail = ex
+	q.n++
+}
+
+func (q *queue) remove(ex *exchange) {
+	if ex.before == nil {
+		q.head = ex.after
+	} else {
+		ex.before.after = ex.after
+	}
+	if ex.after == nil {
+		q.tail = ex.before
+	} else {
+		ex.after.before = ex.before
+	}
+	ex.waits, ex.before, ex.after = false, nil, nil
+	q.n--
 }
 
 // notification is the tag of a notification under way to the client.
@@ -52,24 +86,18 @@ func (g *leg) newToken() uint64 {
 // table is a queue: when it is full the oldest goes, for a genuine server
 // answers sooner than one that never will.
 func (sh *shard) wait(now time.Time, ex *exchange) {
-	if sh.waiting.Len() >= sh.cfg.MaxExchanges {
+	if sh.waiting.n >= sh.cfg.MaxExchanges {
 		sh.p.counters.shed.Add(1)
-		sh.fail(now, sh.waiting.Front().Value.(*exchange), refuse(coap.ServiceUnavailable, "overloaded"))
+		sh.fail(now, sh.waiting.head, refuse(coap.ServiceUnavailable, "overloaded"))
 	}
 	ex.deadline = now.Add(sh.p.cfg.Timeout)
-	ex.queued = sh.waiting.PushBack(ex)
-	sh.perPeer[ex.client.peer]++
+	sh.waiting.push(ex)
 }
 
 // settle takes an exchange out of it.
 func (sh *shard) settle(ex *exchange) {
-	if ex.queued == nil {
-		return
-	}
-	sh.waiting.Remove(ex.queued)
-	ex.queued = nil
-	if sh.perPeer[ex.client.peer]--; sh.perPeer[ex.client.peer] == 0 {
-		delete(sh.perPeer, ex.client.peer)
+	if ex.waits {
+		sh.waiting.remove(ex)
 	}
 }
 
@@ -77,28 +105,53 @@ func (sh *shard) settle(ex *exchange) {
 // one, is reset as unknown, which ends the observation there (RFC 7641 §3.6).
 func (sh *shard) end(now time.Time, ex *exchange) {
 	sh.settle(ex)
-	ex.to.messages().Forget(now, ex.out)
-	ex.out, ex.in = nil, nil
-	if ex.to.byToken[ex.token] == ex {
-		delete(ex.to.byToken, ex.token)
+	if ex.to != nil {
+		ex.to.messages().Forget(now, ex.out)
+		ex.out = nil
+		if ex.to.byToken[ex.token] == ex {
+			delete(ex.to.byToken, ex.token)
+		}
 	}
-	if ex.from.byClient[ex.client] == ex {
+	if ex.in != nil {
+		ex.from.messages().Release(ex.in)
+		ex.in = nil
+	}
+	if len(ex.from.byClient) > 0 && ex.from.byClient[ex.client] == ex {
 		delete(ex.from.byClient, ex.client)
 	}
 	if ex.relation {
 		ex.relation = false
 		sh.relations--
 	}
+	if !ex.tagged && !ex.waits && len(sh.free) < maxFree {
+		*ex = exchange{}
+		sh.free = append(sh.free, ex)
+	}
+}
+
+// maxFree is how many exchanges are kept for use again.
+const maxFree = 1 << 12
+
+// newExchange returns an empty exchange. Those that have ended come again,
+// unless a notification under way may still refer to them.
+func (sh *shard) newExchange() *exchange {
+	n := len(sh.free)
+	if n == 0 {
+		return new(exchange)
+	}
+	ex := sh.free[n-1]
+	sh.free[n-1] = nil
+	sh.free = sh.free[:n-1]
+	return ex
 }
 
 // fail ends an exchange and tells its client why.
 func (sh *shard) fail(now time.Time, ex *exchange, why *refusal) {
-	in, silent := ex.in, ex.silent
-	sh.end(now, ex)
-	if in == nil || silent {
-		return
+	if in := ex.in; in != nil && !ex.silent {
+		ex.in = nil
+		sh.answer(now, ex.from, in, why)
 	}
-	sh.answer(now, ex.from, in, why)
+	sh.end(now, ex)
 }
 
 // answer answers an accepted request with an error of the proxy's own, never

@@ -58,7 +58,7 @@ func Listen(cfg Config) (*Proxy, error) {
 	p.addr = socks[0].Addr()
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	for _, sock := range socks {
-		sh := &shard{p: p, cfg: cfg.part(len(socks)), perPeer: map[address]int{}, own: map[address]*leg{}, names: map[string]resolved{}}
+		sh := &shard{p: p, cfg: cfg.part(len(socks)), own: map[address]*leg{}, names: map[string]resolved{}}
 		sh.front = sh.newLeg(sock, true)
 		sh.legs = []*leg{sh.front}
 		p.shards = append(p.shards, sh)
@@ -156,7 +156,7 @@ func (p *Proxy) drain() int {
 		for _, sh := range p.shards {
 			sh.mu.Lock()
 			sh.draining = true
-			left += sh.waiting.Len() + sh.resolving
+			left += sh.waiting.n + sh.resolving
 			sh.mu.Unlock()
 		}
 		if left == 0 || time.Now().After(end) {

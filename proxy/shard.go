@@ -1,7 +1,7 @@
 package proxy
 
 import (
-	"container/list"
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -28,8 +28,10 @@ type shard struct {
 	shared    int              // the upstream leg in use among those shared, in legs
 	own       map[address]*leg // upstream legs by client
 	dirty     []*leg
-	waiting   list.List // *exchange, oldest first
-	perPeer   map[address]int
+	waiting   queue
+	free      []*exchange
+	token     [8]byte
+	body      []byte // of the request that is passed on
 	relations int
 	names     map[string]resolved
 	resolving int
@@ -53,13 +55,16 @@ func (sh *shard) request(now time.Time, g *leg, ev event) {
 		}
 		back = &target{addr: sh.p.remote(&g.client).Addr(), port: uint16(g.client.port)}
 	}
-	p, bad := sh.p.rules.plan(ev.Message.Body, back)
+	p, bad := sh.p.rules.plan(sh.body[:0], ev.Message.Body, back)
+	if cap(p.body) > cap(sh.body) {
+		sh.body = p.body
+	}
 	if bad != nil {
 		c.refused.Add(1)
 		g.messages().Refuse(ev, bad.code, bad.body())
 		return
 	}
-	if sh.draining || sh.perPeer[ev.Peer] >= sh.cfg.PeerExchanges || p.observe && sh.relations >= sh.cfg.MaxRelations {
+	if sh.draining || g.layer.Unanswered(&ev) >= sh.cfg.PeerExchanges || p.observe && sh.relations >= sh.cfg.MaxRelations {
 		c.shed.Add(1)
 		g.messages().Refuse(ev, coap.ServiceUnavailable, refuse(0, "overloaded").body())
 		return
@@ -74,6 +79,7 @@ func (sh *shard) request(now time.Time, g *leg, ev event) {
 		sh.forward(now, g, in, code, p, p.target.addr)
 		return
 	}
+	p.body = bytes.Clone(p.body)
 	sh.resolve(now, p.target.host, func(now time.Time, addr netip.Addr, bad *refusal) {
 		if bad != nil {
 			c.badGateway.Add(1)
@@ -98,8 +104,11 @@ func (sh *shard) forward(now time.Time, from *leg, in *incoming, code coap.Code,
 		}
 		next = sh.p.address(at, netip.Addr{})
 	}
-	ex := &exchange{from: from, client: clientKey{in.Peer(), string(in.Token())}, next: next}
-	old := from.byClient[ex.client]
+	client := clientKey{in.Peer(), string(in.Token())}
+	var ex, old *exchange
+	if len(from.byClient) > 0 {
+		old = from.byClient[client]
+	}
 	if old != nil && p.observe && old.next == next {
 		// RFC 7641 §3.3.1, §3.6: the same token renews or ends the observation,
 		// and so must the token toward the server.
@@ -110,6 +119,10 @@ func (sh *shard) forward(now time.Time, from *leg, in *incoming, code coap.Code,
 	} else if old != nil {
 		sh.end(now, old) // the client has used its token for something else
 	}
+	if ex == nil {
+		ex = sh.newExchange()
+		ex.from, ex.client, ex.next = from, client, next
+	}
 	ex.in, ex.observe, ex.silent = in, p.observe, p.silent
 	typ := coap.NonConfirmable
 	if in.Confirmable() {
@@ -117,10 +130,7 @@ func (sh *shard) forward(now time.Time, from *leg, in *incoming, code coap.Code,
 	}
 	if err := sh.launch(now, ex, coap.Datagram{Type: typ, Code: code, Body: p.body}); err != nil {
 		sh.p.counters.shed.Add(1)
-		if ex == old {
-			sh.end(now, ex)
-		}
-		sh.answer(now, from, in, refuse(coap.ServiceUnavailable, "overloaded"))
+		sh.fail(now, ex, refuse(coap.ServiceUnavailable, "overloaded"))
 		return
 	}
 	sh.p.counters.requests.Add(1)
@@ -143,7 +153,7 @@ func (sh *shard) launch(now time.Time, ex *exchange, d coap.Datagram) error {
 		if token == 0 {
 			token = g.newToken()
 		}
-		d.Token = binary.BigEndian.AppendUint64(nil, token)
+		d.Token = binary.BigEndian.AppendUint64(sh.token[:0], token)
 		ex.out, err = g.messages().Send(now, ex.next, d, ex)
 		if err == nil {
 			ex.to, ex.token = g, token
@@ -195,7 +205,9 @@ func (sh *shard) response(now time.Time, g *leg, ev event) {
 	if err := g.messages().AcceptResponse(now, ev); err != nil {
 		return
 	}
-	g.messages().Forget(now, ex.out)
+	if !piggybacked {
+		g.messages().Forget(now, ex.out)
+	}
 	ex.out = nil
 	code, body := ev.Message.Code, ev.Message.Body
 	notifies, sealed, ok := checkResponse(body)
@@ -218,25 +230,29 @@ func (sh *shard) response(now time.Time, g *leg, ev event) {
 			typ = replyType(ex.in)
 		}
 	}
-	in := ex.in
 	sh.settle(ex)
-	ex.in = nil
-	switch {
-	case !notifies || !ex.observe || !code.IsSuccess():
-		sh.end(now, ex)
-	case !ex.relation:
+	goesOn := notifies && ex.observe && code.IsSuccess()
+	if goesOn && !ex.relation {
 		ex.relation = true
 		sh.relations++
 	}
-	if in != nil {
-		if _, err := ex.from.messages().Respond(now, in, typ, code, body, notification{ex}); err != nil {
-			c.shed.Add(1)
-		}
-		return
+	var tag any
+	if goesOn {
+		tag, ex.tagged = notification{ex}, true
 	}
-	d := coap.Datagram{Type: typ, Code: code, Token: []byte(ex.client.token), Body: body}
-	if _, err := ex.from.messages().Send(now, ex.client.peer, d, notification{ex}); err != nil {
+	var err error
+	if in := ex.in; in != nil {
+		ex.in = nil
+		_, err = ex.from.messages().Respond(now, in, typ, code, body, tag)
+	} else {
+		d := coap.Datagram{Type: typ, Code: code, Token: []byte(ex.client.token), Body: body}
+		_, err = ex.from.messages().Send(now, ex.client.peer, d, tag)
+	}
+	if err != nil {
 		c.shed.Add(1)
+	}
+	if !goesOn {
+		sh.end(now, ex)
 	}
 }
 
@@ -266,8 +282,7 @@ func (sh *shard) tick(now time.Time) {
 			g.messages().Advance(now, func(ev event) { sh.failed(now, ev) })
 		}
 	}
-	for e := sh.waiting.Front(); e != nil; e = sh.waiting.Front() {
-		ex := e.Value.(*exchange)
+	for ex := sh.waiting.head; ex != nil; ex = sh.waiting.head {
 		if ex.deadline.After(now) {
 			break
 		}

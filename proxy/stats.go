@@ -34,7 +34,7 @@ func (p *Proxy) Stats() Stats {
 	}
 	for _, sh := range p.shards {
 		sh.mu.Lock()
-		s.Exchanges, s.Relations, s.Upstream = s.Exchanges+sh.waiting.Len(), s.Relations+sh.relations, s.Upstream+len(sh.legs)-1
+		s.Exchanges, s.Relations, s.Upstream = s.Exchanges+sh.waiting.n, s.Relations+sh.relations, s.Upstream+len(sh.legs)-1
 		for _, g := range sh.legs {
 			peers, received, sent := g.layer.Size()
 			s.Peers += peers
