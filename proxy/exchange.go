@@ -24,7 +24,7 @@ type exchange struct {
 
 	to    *leg
 	next  address
-	token uint64    // toward next; 0: none yet
+	token uint64    // toward next
 	out   *outgoing // the request, until it is answered
 
 	observe  bool // asked for by its request
@@ -72,16 +72,6 @@ func (q *queue) remove(ex *exchange) {
 // notification is the tag of a notification under way to the client.
 type notification struct{ *exchange }
 
-// newToken draws a token that nobody can guess (RFC 7252 §5.3.1) and that no
-// other request of the leg has.
-func (g *leg) newToken() uint64 {
-	for {
-		if token := g.sh.random(); token != 0 && g.byToken[token] == nil {
-			return token
-		}
-	}
-}
-
 // wait enters an exchange into the table of those that wait for an answer. The
 // table is a queue: when it is full the oldest goes, for a genuine server
 // answers sooner than one that never will.
@@ -108,9 +98,7 @@ func (sh *shard) end(now time.Time, ex *exchange) {
 	if ex.to != nil {
 		ex.to.messages().Forget(now, ex.out)
 		ex.out = nil
-		if ex.to.byToken[ex.token] == ex {
-			delete(ex.to.byToken, ex.token)
-		}
+		ex.to.tokens.release(ex)
 	}
 	if ex.in != nil {
 		ex.from.messages().Release(ex.in)

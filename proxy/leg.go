@@ -17,7 +17,7 @@ type leg struct {
 	layer *message.Layer[address]
 	dirty bool
 
-	byToken  map[uint64]*exchange    // requests sent from here, by this proxy's token
+	tokens   tokens                  // of requests sent from here
 	byClient map[clientKey]*exchange // observations asked for here, by the client's token
 
 	// Of an upstream leg that belongs to one client (Config.PerClient).
@@ -41,8 +41,8 @@ func (sh *shard) newLeg(sock *udp.Socket, front bool) *leg {
 	}
 	return &leg{
 		sh: sh, sock: sock,
-		layer:   message.New[address](m),
-		byToken: map[uint64]*exchange{}, byClient: map[clientKey]*exchange{},
+		layer:    message.New[address](m),
+		byClient: map[clientKey]*exchange{},
 	}
 }
 

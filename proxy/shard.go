@@ -149,15 +149,13 @@ func (sh *shard) launch(now time.Time, ex *exchange, d coap.Datagram) error {
 				return err
 			}
 		}
-		token := ex.token
-		if token == 0 {
-			token = g.newToken()
+		if ex.to == nil {
+			g.tokens.draw(ex, sh.random())
 		}
-		d.Token = binary.BigEndian.AppendUint64(sh.token[:0], token)
+		d.Token = binary.BigEndian.AppendUint64(sh.token[:0], ex.token)
 		ex.out, err = g.messages().Send(now, ex.next, d, ex)
 		if err == nil {
-			ex.to, ex.token = g, token
-			g.byToken[token] = ex
+			ex.to = g
 			if g.own {
 				g.used = now
 				if _, known := g.hops[ex.next]; !known && len(g.hops) < 16 {
@@ -165,6 +163,9 @@ func (sh *shard) launch(now time.Time, ex *exchange, d coap.Datagram) error {
 				}
 			}
 			return nil
+		}
+		if ex.to == nil {
+			g.tokens.release(ex)
 		}
 		if !errors.Is(err, message.ErrNoMessageID) || ex.to != nil || g == sh.front || sh.p.cfg.PerClient {
 			return err
@@ -192,7 +193,7 @@ func (sh *shard) response(now time.Time, g *leg, ev event) {
 	c := &sh.p.counters
 	var ex *exchange
 	if len(ev.Message.Token) == 8 {
-		ex = g.byToken[binary.BigEndian.Uint64(ev.Message.Token)]
+		ex = g.tokens.find(binary.BigEndian.Uint64(ev.Message.Token))
 	}
 	piggybacked := ev.Message.Type == coap.Acknowledgement
 	if ex == nil || ex.next != ev.Peer || piggybacked && ev.Sent != ex.out {

@@ -56,8 +56,10 @@ func (sh *shard) dropOwn(now time.Time) bool {
 	if worst == nil {
 		return false
 	}
-	for _, ex := range worst.byToken {
-		sh.end(now, ex)
+	for _, ex := range worst.tokens.places {
+		if ex != nil {
+			sh.end(now, ex)
+		}
 	}
 	for _, ex := range worst.byClient {
 		sh.end(now, ex)

@@ -37,8 +37,8 @@ type Layer[P comparable] struct {
 	order    list[*peer[P]] // by the moment since when they are watched
 	received map[uint64]*Incoming[P]
 	byAge    [2]list[*Incoming[P]] // confirmable, non-confirmable; oldest first
+	accepted uint64                // messages so far
 	delayed  list[*Incoming[P]]    // acknowledgements that wait for their answer; oldest first
-	sent     map[uint64]*Outgoing[P]
 	under    int                   // messages sent or waiting
 	ending   [2]list[*Outgoing[P]] // acknowledged, non-confirmable; oldest first
 	again    retransmissions[P]
@@ -90,9 +90,11 @@ type Event[P comparable] struct {
 	// wraps coap.ErrFormat or is ErrDuplicate.
 	Err error
 
-	peer *peer[P] // if it was known
-	hash uint64
-	size int
+	peer     *peer[P] // if it was known
+	hash     uint64
+	accepted uint64 // Layer.accepted when it came
+	judged   bool   // no copy of it was known then
+	size     int
 }
 
 // New returns a layer.
@@ -100,7 +102,7 @@ func New[P comparable](cfg Config) *Layer[P] {
 	cfg = cfg.withDefaults()
 	l := &Layer[P]{
 		cfg: cfg, lifetime: cfg.ExchangeLifetime(), non: cfg.NonLifetime(), seed: maphash.MakeSeed(),
-		peers: map[P]*peer[P]{}, received: map[uint64]*Incoming[P]{}, sent: map[uint64]*Outgoing[P]{}, total: cfg.Kept,
+		peers: map[P]*peer[P]{}, received: map[uint64]*Incoming[P]{}, total: cfg.Kept,
 	}
 	if l.total == nil {
 		l.total = &l.bytes

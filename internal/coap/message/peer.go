@@ -15,7 +15,8 @@ type peer[P comparable] struct {
 	open     int                // requests accepted and not answered
 
 	flying  int                // confirmable messages that are not acknowledged
-	sent    int                // messages kept in Layer.sent or waiting
+	sent    int                // messages in slots
+	slots   []*Outgoing[P]     // by the last bits of their message ID; a power of two of them
 	waiting list[*Outgoing[P]] // for NSTART
 	flight  list[*Outgoing[P]] // confirmable, transmitted
 	recent  list[*Outgoing[P]] // non-confirmable, kept for a Reset
@@ -33,6 +34,44 @@ type lifetimeSecond uint32
 // recentNon is how many non-confirmable messages to a peer a Reset can refer
 // to: notifications are cancelled that way (RFC 7641 §3.6).
 const recentNon = 16
+
+// find returns the message that an acknowledgement or a Reset refers to
+// (RFC 7252 §4.2), or nil.
+func (p *peer[P]) find(mid uint16) *Outgoing[P] {
+	if len(p.slots) == 0 {
+		return nil
+	}
+	if o := p.slots[int(mid)&(len(p.slots)-1)]; o != nil && o.mid == mid {
+		return o
+	}
+	return nil
+}
+
+// enter puts a message into its slot. Where another has it there come to be
+// twice as many: message IDs are drawn in turn, so that few are in the way.
+func (p *peer[P]) enter(o *Outgoing[P]) {
+	for {
+		n := len(p.slots)
+		if n > 0 && p.slots[int(o.mid)&(n-1)] == nil {
+			p.slots[int(o.mid)&(n-1)] = o
+			return
+		}
+		wider := make([]*Outgoing[P], max(2*n, 2))
+		for _, x := range p.slots {
+			if x != nil {
+				wider[int(x.mid)&(len(wider)-1)] = x
+			}
+		}
+		p.slots = wider
+	}
+}
+
+func (p *peer[P]) remove(o *Outgoing[P]) {
+	p.slots[int(o.mid)&(len(p.slots)-1)] = nil
+	if p.sent == 0 && len(p.slots) > 4096 {
+		p.slots = nil
+	}
+}
 
 // lookup returns the peer of an address, or nil.
 func (l *Layer[P]) lookup(addr *P) *peer[P] {

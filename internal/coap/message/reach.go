@@ -76,9 +76,12 @@ func (l *Layer[P]) probe(now moment, p *peer[P]) {
 	if err != nil {
 		return
 	}
+	if old := p.find(mid); old != nil {
+		l.forget(now, old)
+	}
 	o := l.newOutgoing()
 	o.Tag, o.peer, o.con, o.mid = ping{}, p, true, mid
-	l.sent[sentKey(p, mid)] = o
+	p.enter(o)
 	l.under++
 	p.sent++
 	o.data = coap.Datagram{Type: coap.Confirmable, MessageID: mid}.Append(o.data[:0])

@@ -13,10 +13,9 @@ type Incoming[P comparable] struct {
 	key     uint64
 	typ     coap.Type
 	mid     uint16
-	gone    bool    // dropped from the table
-	open    bool    // the caller holds it, to answer it
-	acked   bool    // acknowledged, with or without an answer
-	short   [8]byte // of token
+	gone    bool // dropped from the table
+	open    bool // the caller holds it, to answer it
+	acked   bool // acknowledged, with or without an answer
 	token   []byte
 	reply   []byte // the acknowledgement, for duplicates; empty: none
 	expires moment
@@ -24,6 +23,11 @@ type Incoming[P comparable] struct {
 	delayed node[*Incoming[P]] // in Layer.delayed
 	byAge   node[*Incoming[P]]
 	ofPeer  node[*Incoming[P]]
+
+	// Room for a token and a reply of usual size, after all pointers, so that
+	// the collector does not look at it.
+	shortToken [8]byte
+	shortReply [64]byte
 }
 
 // Peer returns the address it came from.
@@ -49,7 +53,7 @@ func (l *Layer[P]) Receive(now time.Time, from P, data []byte) Event[P] {
 	if err == nil {
 		err = coap.Check(d.Body)
 	}
-	ev := Event[P]{Peer: from, Message: d, Err: err, size: len(data)}
+	ev := Event[P]{Peer: from, Message: d, Err: err, size: len(data), accepted: l.accepted}
 	if err != nil {
 		// §4.2: a confirmable message that cannot be understood is reset; §4.3:
 		// any other is ignored. What is no CoAP at all is not answered.
@@ -65,7 +69,7 @@ func (l *Layer[P]) Receive(now time.Time, from P, data []byte) Event[P] {
 		if p == nil { // §4.2: ignored
 			return ev
 		}
-		ev.Sent = l.sent[sentKey(p, d.MessageID)]
+		ev.Sent = p.find(d.MessageID)
 		l.answeredBy(at, p, ev.Sent != nil)
 		return l.answered(at, ev)
 	}
@@ -87,7 +91,9 @@ func (l *Layer[P]) Receive(now time.Time, from P, data []byte) Event[P] {
 	if p == nil {
 		return ev
 	}
-	if in := l.received[receivedKey(p, ev.hash)]; in != nil && in.expires > at {
+	in := l.received[receivedKey(p, ev.hash)]
+	ev.judged = in == nil
+	if in != nil && in.expires > at {
 		ev.Kind, ev.Err = None, ErrDuplicate
 		if len(in.reply) == 0 {
 			return ev
@@ -282,16 +288,19 @@ func (l *Layer[P]) remember(now moment, ev *Event[P]) (*Incoming[P], error) {
 	}
 	l.earn(p, ev.size)
 	key := receivedKey(p, ev.hash)
-	if old := l.received[key]; old != nil {
-		if old.expires > now {
-			return nil, ErrDuplicate
+	if !ev.judged || ev.accepted != l.accepted { // else it is new, as Receive saw
+		if old := l.received[key]; old != nil {
+			if old.expires > now {
+				return nil, ErrDuplicate
+			}
+			l.drop(old)
 		}
-		l.drop(old)
 	}
+	l.accepted++
 	in := l.newIncoming()
 	in.open = true // else it might be dropped at once, and become another
 	in.peer, in.key, in.typ, in.mid = p, key, ev.Message.Type, ev.Message.MessageID
-	in.token = append(in.short[:0], ev.Message.Token...)
+	in.token = append(in.shortToken[:0], ev.Message.Token...)
 	age := 0
 	in.expires = now + int64(l.lifetime)
 	if in.typ == coap.NonConfirmable {
@@ -311,7 +320,12 @@ func (l *Layer[P]) remember(now moment, ev *Event[P]) (*Incoming[P], error) {
 func (l *Layer[P]) newIncoming() *Incoming[P] {
 	n := len(l.freeIn)
 	if n == 0 {
-		return new(Incoming[P])
+		slab := make([]Incoming[P], 32)
+		for i := range slab {
+			slab[i].reply = slab[i].shortReply[:0]
+			l.freeIn = append(l.freeIn, &slab[i])
+		}
+		n = len(slab)
 	}
 	in := l.freeIn[n-1]
 	l.freeIn[n-1] = nil
@@ -320,8 +334,9 @@ func (l *Layer[P]) newIncoming() *Incoming[P] {
 }
 
 func (l *Layer[P]) recycleIn(in *Incoming[P]) {
-	if len(l.freeIn) < maxFree && cap(in.reply) <= maxKept {
-		*in = Incoming[P]{reply: in.reply[:0]}
+	if len(l.freeIn) < maxFree {
+		*in = Incoming[P]{}
+		in.reply = in.shortReply[:0]
 		l.freeIn = append(l.freeIn, in)
 	}
 }

@@ -35,9 +35,6 @@ const (
 	done                 // forgotten
 )
 
-// sentKey is what an acknowledgement or a Reset refers to (RFC 7252 §4.2).
-func sentKey[P comparable](p *peer[P], mid uint16) uint64 { return p.id<<16 | uint64(mid) }
-
 // Peer returns the address it goes to.
 func (o *Outgoing[P]) Peer() P { return o.peer.addr }
 
@@ -79,13 +76,12 @@ func (l *Layer[P]) send(now moment, to *P, d coap.Datagram, tag any) (*Outgoing[
 		return nil, err
 	}
 	d.MessageID = mid
-	key := sentKey(p, mid)
-	if old := l.sent[key]; old != nil {
+	if old := p.find(mid); old != nil {
 		l.forget(now, old)
 	}
 	o := l.newOutgoing()
 	o.Tag, o.peer, o.con, o.mid = tag, p, con, mid
-	l.sent[key] = o
+	p.enter(o)
 	l.under++
 	p.sent++
 	l.keeps(overhead)
@@ -244,9 +240,7 @@ func (l *Layer[P]) forget(now moment, o *Outgoing[P]) {
 	o.data = o.data[:0]
 	l.under--
 	o.peer.sent--
-	if key := sentKey(o.peer, o.mid); l.sent[key] == o {
-		delete(l.sent, key)
-	}
+	o.peer.remove(o)
 	if was == flying {
 		o.peer.flying--
 		l.nextWaiting(now, o.peer)
