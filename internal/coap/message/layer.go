@@ -30,21 +30,20 @@ type Layer[P comparable] struct {
 	non      time.Duration // NON_LIFETIME
 	seed     maphash.Seed
 	base     time.Time // of every moment
-	ids      uint64    // of peers
 
-	peers    map[P]*peer[P]
-	last     *peer[P]       // the one that was looked up last
-	order    list[*peer[P]] // by the moment since when they are watched
-	received map[uint64]*Incoming[P]
-	byAge    [2]list[*Incoming[P]] // confirmable, non-confirmable; oldest first
-	accepted uint64                // messages so far
-	delayed  list[*Incoming[P]]    // acknowledgements that wait for their answer; oldest first
-	under    int                   // messages sent or waiting
-	ending   [2]list[*Outgoing[P]] // acknowledged, non-confirmable; oldest first
-	again    retransmissions[P]
-	bytes    int  // kept in received and sent
-	total    *int // by all layers that share the limit
-	withheld uint64
+	peers      map[P]*peer[P]
+	last       *peer[P]              // the one that was looked up last
+	order      list[*peer[P]]        // by the moment since when they are watched
+	remembered int                   // messages accepted
+	byAge      [2]list[*Incoming[P]] // confirmable, non-confirmable; oldest first
+	accepted   uint64                // messages so far
+	delayed    list[*Incoming[P]]    // acknowledgements that wait for their answer; oldest first
+	under      int                   // messages sent or waiting
+	ending     [2]list[*Outgoing[P]] // acknowledged, non-confirmable; oldest first
+	again      retransmissions[P]
+	bytes      int  // kept in received and sent
+	total      *int // by all layers that share the limit
+	withheld   uint64
 
 	out   []Packet[P]
 	arena []byte // of out
@@ -102,7 +101,7 @@ func New[P comparable](cfg Config) *Layer[P] {
 	cfg = cfg.withDefaults()
 	l := &Layer[P]{
 		cfg: cfg, lifetime: cfg.ExchangeLifetime(), non: cfg.NonLifetime(), seed: maphash.MakeSeed(),
-		peers: map[P]*peer[P]{}, received: map[uint64]*Incoming[P]{}, total: cfg.Kept,
+		peers: map[P]*peer[P]{}, total: cfg.Kept,
 	}
 	if l.total == nil {
 		l.total = &l.bytes
@@ -214,7 +213,7 @@ func (l *Layer[P]) Advance(now time.Time, f func(Event[P])) {
 // Size returns how many peers, accepted messages and sent messages are
 // remembered.
 func (l *Layer[P]) Size() (peers, received, sent int) {
-	return len(l.peers), len(l.received), l.under
+	return len(l.peers), l.remembered, l.under
 }
 
 // Withheld returns how many datagrams were not sent, or not at once, because of

@@ -5,33 +5,33 @@ import "time"
 // peer is what is kept for one address, from the first message accepted from
 // it or sent to it until EXCHANGE_LIFETIME after the last, or up to twice that.
 type peer[P comparable] struct {
+	// What every message touches stands together.
 	addr     P
-	id       uint64 // unlike that of any other peer
-	gone     bool
 	touched  moment
-	watched  moment // since when it stands in Layer.order
-	order    node[*peer[P]]
+	open     int // requests accepted and not answered
+	seen     seen[P]
 	received list[*Incoming[P]] // oldest first
-	open     int                // requests accepted and not answered
+	reach    reach[P]
 
+	next    uint16 // message ID
+	gone    bool
 	flying  int                // confirmable messages that are not acknowledged
 	sent    int                // messages in slots
 	slots   []*Outgoing[P]     // by the last bits of their message ID; a power of two of them
-	waiting list[*Outgoing[P]] // for NSTART
 	flight  list[*Outgoing[P]] // confirmable, transmitted
+	waiting list[*Outgoing[P]] // confirmable, for NSTART
 	recent  list[*Outgoing[P]] // non-confirmable, kept for a Reset
 
-	next uint16               // message ID
-	used *[256]lifetimeSecond // when each run of 256 message IDs was last drawn from; made at the second run
-
-	reach reach[P]
+	watched moment // since when it stands in Layer.order
+	order   node[*peer[P]]
+	used    *[256]lifetimeSecond // when each run of 256 message IDs was last drawn from; made at the second run
 }
 
 // lifetimeSecond is a time in seconds since the Unix epoch, modulo 2^32, 0 for
 // never.
 type lifetimeSecond uint32
 
-// recentNon is how many non-confirmable messages to a peer a Reset can refer
+// recentNon is how many non-confirmable responses to a peer a Reset can refer
 // to: notifications are cancelled that way (RFC 7641 §3.6).
 const recentNon = 16
 
@@ -92,8 +92,7 @@ func (l *Layer[P]) peer(now moment, addr *P) (*peer[P], error) {
 		if len(l.peers) >= l.cfg.MaxPeers && !l.dropPeer(now) {
 			return nil, ErrFull
 		}
-		l.ids++
-		p = &peer[P]{addr: *addr, id: l.ids, next: uint16(l.cfg.Rand()), watched: now}
+		p = &peer[P]{addr: *addr, next: uint16(l.cfg.Rand()), watched: now}
 		l.peers[p.addr] = p
 		l.order.push(&p.order, p)
 		l.last = p

@@ -10,7 +10,8 @@ import (
 // Incoming is a message that was accepted.
 type Incoming[P comparable] struct {
 	peer    *peer[P]
-	key     uint64
+	hash    uint64       // of all its bytes
+	chain   *Incoming[P] // the next in its peer's table
 	typ     coap.Type
 	mid     uint16
 	gone    bool // dropped from the table
@@ -38,13 +39,6 @@ func (in *Incoming[P]) Token() []byte { return in.token }
 
 // Confirmable reports whether it was confirmable.
 func (in *Incoming[P]) Confirmable() bool { return in.typ == coap.Confirmable }
-
-// receivedKey identifies a message by all of its bytes and its sender. The hash
-// is keyed with what nobody outside knows, so that a peer's identifier, however
-// plain, makes it the peer's own.
-func receivedKey[P comparable](p *peer[P], hash uint64) uint64 {
-	return hash ^ p.id*0x9e3779b97f4a7c15
-}
 
 // Receive takes a datagram in. A request or a response that it returns leaves
 // no trace until it is accepted. The event aliases data.
@@ -91,7 +85,7 @@ func (l *Layer[P]) Receive(now time.Time, from P, data []byte) Event[P] {
 	if p == nil {
 		return ev
 	}
-	in := l.received[receivedKey(p, ev.hash)]
+	in := p.seen.find(ev.Message.MessageID, ev.hash)
 	ev.judged = in == nil
 	if in != nil && in.expires > at {
 		ev.Kind, ev.Err = None, ErrDuplicate
@@ -287,9 +281,9 @@ func (l *Layer[P]) remember(now moment, ev *Event[P]) (*Incoming[P], error) {
 		return nil, err
 	}
 	l.earn(p, ev.size)
-	key := receivedKey(p, ev.hash)
+	mid := ev.Message.MessageID
 	if !ev.judged || ev.accepted != l.accepted { // else it is new, as Receive saw
-		if old := l.received[key]; old != nil {
+		if old := p.seen.find(mid, ev.hash); old != nil {
 			if old.expires > now {
 				return nil, ErrDuplicate
 			}
@@ -299,14 +293,17 @@ func (l *Layer[P]) remember(now moment, ev *Event[P]) (*Incoming[P], error) {
 	l.accepted++
 	in := l.newIncoming()
 	in.open = true // else it might be dropped at once, and become another
-	in.peer, in.key, in.typ, in.mid = p, key, ev.Message.Type, ev.Message.MessageID
+	in.peer, in.hash, in.typ, in.mid = p, ev.hash, ev.Message.Type, mid
 	in.token = append(in.shortToken[:0], ev.Message.Token...)
 	age := 0
 	in.expires = now + int64(l.lifetime)
 	if in.typ == coap.NonConfirmable {
 		age, in.expires = 1, now+int64(l.non)
 	}
-	l.received[key] = in
+	if excess := p.seen.enter(in, &p.received); excess != nil {
+		l.drop(excess)
+	}
+	l.remembered++
 	l.byAge[age].push(&in.byAge, in)
 	p.received.push(&in.ofPeer, in)
 	l.keeps(overhead + len(in.token))
@@ -344,7 +341,7 @@ func (l *Layer[P]) recycleIn(in *Incoming[P]) {
 // shrink drops the oldest of what is remembered until the limits hold, with
 // room for so many bytes more.
 func (l *Layer[P]) shrink(room int) {
-	for len(l.received) > l.cfg.MaxReceived || *l.total+room > l.cfg.MaxBytes {
+	for l.remembered > l.cfg.MaxReceived || *l.total+room > l.cfg.MaxBytes {
 		con, non := l.byAge[0].head, l.byAge[1].head
 		switch {
 		case con == nil && non == nil:
@@ -367,7 +364,8 @@ func (l *Layer[P]) drop(in *Incoming[P]) {
 	in.reply = in.reply[:0]
 	in.byAge.remove()
 	in.ofPeer.remove()
-	delete(l.received, in.key)
+	in.peer.seen.remove(in)
+	l.remembered--
 	if !in.open {
 		l.recycleIn(in)
 	}

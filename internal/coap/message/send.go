@@ -88,8 +88,9 @@ func (l *Layer[P]) send(now moment, to *P, d coap.Datagram, tag any) (*Outgoing[
 	if !con {
 		o.state = landed
 		l.end(1, o, now+int64(l.non))
-		p.recent.push(&o.queued, o)
-		if p.recent.n > recentNon {
+		if d.Code.IsRequest() { // its caller ends it
+			p.flight.push(&o.queued, o)
+		} else if p.recent.push(&o.queued, o); p.recent.n > recentNon {
 			l.forget(now, p.recent.head.value)
 		}
 		if l.allowed(p, size) {
