@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime"
 	"strings"
 	"time"
 )
@@ -25,6 +26,9 @@ type Config struct {
 	// share upstream ports, and a request from a server is refused with 5.05.
 	PerClient bool
 
+	Shards     int // sockets that share Listen, each with its own lock and tables; GOMAXPROCS. Linux alone has more than one
+	ReadBuffer int // bytes that the kernel keeps of what comes in, a socket; 4 MiB, or what the system allows
+
 	Identity string // names this proxy in 5.08 answers (RFC 8768 §4); "oscore-proxy"
 	HopLimit int    // put into requests that have none, 1 to 255; 16. Negative: none is put in
 
@@ -33,10 +37,10 @@ type Config struct {
 	AckTimeout time.Duration // ACK_TIMEOUT (RFC 7252 §4.8), from which the other times derive; 2 s
 	AckDelay   time.Duration // an answer that takes longer travels separately; a quarter of AckTimeout
 
-	MaxExchanges  int // requests under way, a shard; the oldest is dropped beyond it; 65536
+	MaxExchanges  int // requests under way; the oldest is dropped beyond it; 65536
 	PeerExchanges int // and for one client; beyond it 5.03; 4096
-	MaxRelations  int // observations, a shard; beyond it 5.03; 65536
-	MaxUpstream   int // upstream sockets, a shard; 64, with PerClient 4096
+	MaxRelations  int // observations; beyond it 5.03; 65536
+	MaxUpstream   int // upstream sockets; 64, with PerClient 4096
 	MaxPeers      int // addresses remembered for deduplication, a socket; 100000
 	MaxBytes      int // bytes kept for deduplication and retransmission, a socket; 64 MiB
 	MaxDatagram   int // larger datagrams are dropped; 8192 bytes
@@ -89,6 +93,11 @@ func (c Config) withDefaults() (Config, error) {
 	if c.HopLimit > 255 {
 		return c, fmt.Errorf("%w: HopLimit %d is above 255", ErrConfig, c.HopLimit)
 	}
+	if runtime.GOOS != "linux" {
+		c.Shards = 1
+	}
+	def(&c.Shards, runtime.GOMAXPROCS(0))
+	def(&c.ReadBuffer, 4<<20)
 	def(&c.Identity, "oscore-proxy")
 	def(&c.HopLimit, 16)
 	def(&c.Timeout, 247*time.Second)
@@ -123,6 +132,15 @@ func def[T comparable](v *T, value T) {
 	if *v == zero {
 		*v = value
 	}
+}
+
+// part returns the configuration of one of n shards: limits of the whole are
+// divided.
+func (c Config) part(n int) Config {
+	for _, limit := range []*int{&c.MaxExchanges, &c.MaxRelations, &c.MaxUpstream, &c.MaxPeers, &c.MaxBytes} {
+		*limit = max((*limit+n-1)/n, 1)
+	}
+	return c
 }
 
 // Check returns what [Listen] would say of the configuration, without touching

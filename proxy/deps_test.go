@@ -9,7 +9,7 @@ import (
 )
 
 func TestImports(t *testing.T) {
-	floors.Imports(t, "std", "./internal/coap", "./internal/coap/message", "golang.org/x/net/ipv4")
+	floors.Imports(t, "std", "./internal/coap", "./internal/coap/message", "./internal/udp")
 }
 
 // TestKeyless: neither the package nor the program holds any code that knows
@@ -20,7 +20,7 @@ func TestKeyless(t *testing.T) {
 		t.Fatal(err)
 	}
 	allowed := map[string]bool{
-		"internal/coap": true, "internal/coap/message": true, "proxy": true, "cmd/oscore-proxy": true,
+		"internal/coap": true, "internal/coap/message": true, "internal/udp": true, "proxy": true, "cmd/oscore-proxy": true,
 	}
 	for p := range strings.FieldsSeq(string(out)) {
 		if own, ok := strings.CutPrefix(p, floors.Module+"/"); ok && !allowed[own] {

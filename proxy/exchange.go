@@ -1,9 +1,6 @@
 package proxy
 
 import (
-	"container/list"
-	"encoding/binary"
-	"net/netip"
 	"time"
 
 	"github.com/oscorelay/oscorelay/internal/coap"
@@ -11,9 +8,9 @@ import (
 )
 
 type (
-	event    = message.Event[netip.AddrPort]
-	incoming = message.Incoming[netip.AddrPort]
-	outgoing = message.Outgoing[netip.AddrPort]
+	event    = message.Event[address]
+	incoming = message.Incoming[address]
+	outgoing = message.Outgoing[address]
 )
 
 // exchange is a request on its way through the proxy, and afterwards the
@@ -26,53 +23,71 @@ type exchange struct {
 	in     *incoming // the request that waits for its answer; nil: none does
 
 	to    *leg
-	next  netip.AddrPort
-	token string    // toward next
+	next  address
+	token uint64    // toward next
 	out   *outgoing // the request, until it is answered
 
 	observe  bool // asked for by its request
 	relation bool // agreed to by its server (RFC 7641 §3.1)
 	silent   bool // No-Response: its end is no timeout
+	tagged   bool // notifications refer to it
+	waits    bool // it stands in shard.waiting
 	deadline time.Time
-	queued   *list.Element // in shard.waiting
+
+	before, after *exchange // in shard.waiting
+}
+
+// queue is the exchanges that wait for an answer, oldest first.
+type queue struct {
+	head, tail *exchange
+	n          int
+}
+
+func (q *queue) push(ex *exchange) {
+	ex.waits, ex.before = true, q.tail
+	if q.tail == nil {
+		q.head = ex
+	} else {
+		q.tail.after = ex
+	}
+	q.tail = ex
+	q.n++
+}
+
+func (q *queue) remove(ex *exchange) {
+	if ex.before == nil {
+		q.head = ex.after
+	} else {
+		ex.before.after = ex.after
+	}
+	if ex.after == nil {
+		q.tail = ex.before
+	} else {
+		ex.after.before = ex.before
+	}
+	ex.waits, ex.before, ex.after = false, nil, nil
+	q.n--
 }
 
 // notification is the tag of a notification under way to the client.
 type notification struct{ *exchange }
 
-// newToken draws a token that nobody can guess (RFC 7252 §5.3.1) and that no
-// other request of the leg has.
-func (g *leg) newToken() string {
-	for {
-		token := string(binary.BigEndian.AppendUint64(nil, g.sh.p.random()))
-		if g.byToken[token] == nil {
-			return token
-		}
-	}
-}
-
 // wait enters an exchange into the table of those that wait for an answer. The
 // table is a queue: when it is full the oldest goes, for a genuine server
 // answers sooner than one that never will.
 func (sh *shard) wait(now time.Time, ex *exchange) {
-	if sh.waiting.Len() >= sh.p.cfg.MaxExchanges {
+	if sh.waiting.n >= sh.cfg.MaxExchanges {
 		sh.p.counters.shed.Add(1)
-		sh.fail(now, sh.waiting.Front().Value.(*exchange), refuse(coap.ServiceUnavailable, "overloaded"))
+		sh.fail(now, sh.waiting.head, refuse(coap.ServiceUnavailable, "overloaded"))
 	}
 	ex.deadline = now.Add(sh.p.cfg.Timeout)
-	ex.queued = sh.waiting.PushBack(ex)
-	sh.perPeer[ex.client.peer]++
+	sh.waiting.push(ex)
 }
 
 // settle takes an exchange out of it.
 func (sh *shard) settle(ex *exchange) {
-	if ex.queued == nil {
-		return
-	}
-	sh.waiting.Remove(ex.queued)
-	ex.queued = nil
-	if sh.perPeer[ex.client.peer]--; sh.perPeer[ex.client.peer] == 0 {
-		delete(sh.perPeer, ex.client.peer)
+	if ex.waits {
+		sh.waiting.remove(ex)
 	}
 }
 
@@ -80,28 +95,51 @@ func (sh *shard) settle(ex *exchange) {
 // one, is reset as unknown, which ends the observation there (RFC 7641 §3.6).
 func (sh *shard) end(now time.Time, ex *exchange) {
 	sh.settle(ex)
-	ex.to.messages().Forget(now, ex.out)
-	ex.out, ex.in = nil, nil
-	if ex.to.byToken[ex.token] == ex {
-		delete(ex.to.byToken, ex.token)
+	if ex.to != nil {
+		ex.to.messages().Forget(now, ex.out)
+		ex.out = nil
+		ex.to.tokens.release(ex)
 	}
-	if ex.from.byClient[ex.client] == ex {
+	if ex.in != nil {
+		ex.from.messages().Release(ex.in)
+		ex.in = nil
+	}
+	if len(ex.from.byClient) > 0 && ex.from.byClient[ex.client] == ex {
 		delete(ex.from.byClient, ex.client)
 	}
 	if ex.relation {
 		ex.relation = false
 		sh.relations--
 	}
+	if !ex.tagged && !ex.waits && len(sh.free) < maxFree {
+		*ex = exchange{}
+		sh.free = append(sh.free, ex)
+	}
+}
+
+// maxFree is how many exchanges are kept for use again.
+const maxFree = 1 << 12
+
+// newExchange returns an empty exchange. Those that have ended come again,
+// unless a notification under way may still refer to them.
+func (sh *shard) newExchange() *exchange {
+	n := len(sh.free)
+	if n == 0 {
+		return new(exchange)
+	}
+	ex := sh.free[n-1]
+	sh.free[n-1] = nil
+	sh.free = sh.free[:n-1]
+	return ex
 }
 
 // fail ends an exchange and tells its client why.
 func (sh *shard) fail(now time.Time, ex *exchange, why *refusal) {
-	in, silent := ex.in, ex.silent
-	sh.end(now, ex)
-	if in == nil || silent {
-		return
+	if in := ex.in; in != nil && !ex.silent {
+		ex.in = nil
+		sh.answer(now, ex.from, in, why)
 	}
-	sh.answer(now, ex.from, in, why)
+	sh.end(now, ex)
 }
 
 // answer answers an accepted request with an error of the proxy's own, never

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"unicode/utf8"
 
 	"github.com/oscorelay/oscorelay/internal/coap"
@@ -57,16 +58,17 @@ func newRules(cfg *Config) (rules, error) {
 // plan reads a request's options, in the order of RFC 7252 §5.7: what the
 // proxy may not pass, where the request goes, what goes on. back is the target
 // of a request that came from a server toward its client, nil for any other.
-func (r *rules) plan(body []byte, back *target) (plan, *refusal) {
+// What goes on is appended to dst.
+func (r *rules) plan(dst, body []byte, back *target) (plan, *refusal) {
 	var p plan
 	var proxyURI, proxyScheme, host, kid, kidContext []byte
-	port, hop := uint32(coapPort), -1
-	opts := make(coap.Options, 0, 16)
+	port, hop := uint32(coapPort), splice{hop: -1}
 	w := coap.Walk(body)
-	for w.Next() {
-		if bad := checkRequestOption(opts, w.Number, w.Value); bad != nil {
+	for before, at := uint16(0), 0; w.Next(); before, at = w.Number, len(body)-len(w.Rest()) {
+		if bad := checkRequestOption(before, at > 0, w.Number, w.Value); bad != nil {
 			return p, bad
 		}
+		hop.see(before, at, &w, body)
 		switch w.Number {
 		case coap.ProxyURI:
 			proxyURI = w.Value
@@ -77,13 +79,9 @@ func (r *rules) plan(body []byte, back *target) (plan, *refusal) {
 		case coap.URIPort:
 			port, _ = coap.Uint(w.Value)
 		case coap.HopLimit:
-			if hop >= 0 {
-				continue // §5.4.5: a further one is ignored
-			}
 			if len(w.Value) != 1 || w.Value[0] == 0 {
 				return p, refuse(coap.BadRequest, "Hop-Limit is not 1 to 255")
 			}
-			hop = int(w.Value[0])
 		case coap.Observe:
 			p.observe = true
 		case coap.NoResponse:
@@ -92,19 +90,11 @@ func (r *rules) plan(body []byte, back *target) (plan, *refusal) {
 			p.sealed = true
 			kid, kidContext = sender(w.Value)
 		}
-		opts = append(opts, coap.Option{Number: w.Number, Value: w.Value})
 	}
-	payload := w.Payload()
-
-	// RFC 8768 §3.
-	switch {
-	case hop == 1:
+	if hop.hop == 1 { // RFC 8768 §3
 		return p, refuse(coap.HopLimitReached, r.identity)
-	case hop > 1:
-		opts = opts.Without(coap.HopLimit).Add(coap.HopLimit, []byte{byte(hop - 1)})
-	case r.hopLimit > 0:
-		opts = opts.Add(coap.HopLimit, []byte{byte(r.hopLimit)})
 	}
+	p.body = hop.append(dst, body, r.hopLimit)
 
 	asked := proxyURI != nil || proxyScheme != nil
 	switch {
@@ -120,8 +110,8 @@ func (r *rules) plan(body []byte, back *target) (plan, *refusal) {
 		if bad != nil {
 			return p, bad
 		}
-		opts = append(opts.Without(coap.ProxyURI, coap.ProxyScheme, coap.URIHost, coap.URIPort, coap.URIPath, coap.URIQuery), more...)
 		p.target, p.open = t, true
+		p.body = replace(p.body, len(dst), more, coap.ProxyURI, coap.ProxyScheme, coap.URIHost, coap.URIPort, coap.URIPath, coap.URIQuery)
 	case proxyScheme != nil:
 		if !equalFold(proxyScheme, "coap") {
 			return p, refuse(coap.ProxyingNotSupported, "scheme is not supported: coap is")
@@ -133,10 +123,11 @@ func (r *rules) plan(body []byte, back *target) (plan, *refusal) {
 			return p, refuse(coap.BadRequest, "Uri-Port is not 1 to 65535")
 		}
 		p.target, p.open = newTarget(string(host), uint16(port)), true
-		opts = opts.Without(coap.ProxyScheme, coap.URIPort)
+		without := []uint16{coap.ProxyScheme, coap.URIPort}
 		if p.target.addr.IsValid() {
-			opts = opts.Without(coap.URIHost)
+			without = append(without, coap.URIHost)
 		}
+		p.body = replace(p.body, len(dst), nil, without...)
 	default:
 		at := r.route(string(host), kid, kidContext)
 		if at < 0 {
@@ -144,8 +135,60 @@ func (r *rules) plan(body []byte, back *target) (plan, *refusal) {
 		}
 		p.target = r.to[at]
 	}
-	p.body = coap.AppendBody(make([]byte, 0, len(body)+8), opts, payload)
 	return p, nil
+}
+
+// splice is where Hop-Limit stands in a body, or is to stand.
+type splice struct {
+	hop    int // its value, -1: there is none
+	at     int // where the value stands, or the first option beyond it begins
+	rest   int // where that option's value begins
+	before uint16
+	number uint16 // that option's; 0: none is beyond
+	length int
+}
+
+// see looks at an option that begins at a place, after one of the number given.
+func (s *splice) see(before uint16, at int, w *coap.Walker, body []byte) {
+	switch {
+	case w.Number == coap.HopLimit && s.hop < 0 && len(w.Value) == 1: // §5.4.5: a further one is ignored
+		s.hop, s.at = int(w.Value[0]), len(body)-len(w.Rest())-1
+	case w.Number > coap.HopLimit && s.number == 0 && s.hop < 0:
+		s.at, s.before, s.number, s.length = at, before, w.Number, len(w.Value)
+		s.rest = len(body) - len(w.Rest()) - len(w.Value)
+	case s.number == 0 && s.hop < 0:
+		s.at, s.before = len(body)-len(w.Rest()), w.Number
+		s.rest = s.at
+	}
+}
+
+// append appends the body with its Hop-Limit decremented, or put in (RFC 8768
+// §3). initial is the value to put in, none below 1.
+func (s *splice) append(dst, body []byte, initial int) []byte {
+	start := len(dst)
+	if s.hop > 0 || initial < 1 {
+		dst = append(dst, body...)
+		if s.hop > 0 {
+			dst[start+s.at]--
+		}
+		return dst
+	}
+	dst = append(dst, body[:s.at]...)
+	dst = coap.AppendOption(dst, s.before, coap.HopLimit, []byte{byte(initial)})
+	if s.number != 0 {
+		dst = coap.AppendOptionHeader(dst, coap.HopLimit, s.number, s.length)
+	}
+	return append(dst, body[s.rest:]...)
+}
+
+// replace takes options out of the body that begins at a place, and puts
+// others in.
+func replace(body []byte, from int, with coap.Options, without ...uint16) []byte {
+	opts, payload, err := coap.Split(body[from:])
+	if err != nil {
+		panic("proxy: a body of our own is malformed")
+	}
+	return coap.AppendBody(bytes.Clone(body[:from]), append(opts.Without(without...), with...), payload)
 }
 
 func (r *rules) route(host string, kid, kidContext []byte) int {
@@ -171,7 +214,7 @@ func understood(number uint16) bool {
 // checkRequestOption refuses what RFC 7252 §5.7.1 tells a proxy to: an Unsafe
 // option that it does not know, and, as §5.4.3 and §5.4.5 say, a critical one
 // that it would act upon with a length out of range or a second time.
-func checkRequestOption(before coap.Options, number uint16, value []byte) *refusal {
+func checkRequestOption(before uint16, follows bool, number uint16, value []byte) *refusal {
 	if !coap.Unsafe(number) {
 		return nil
 	}
@@ -188,7 +231,7 @@ func checkRequestOption(before coap.Options, number uint16, value []byte) *refus
 	if number == coap.URIHost && !utf8.Valid(value) {
 		return refuse(coap.BadOption, "option Uri-Host is not text")
 	}
-	if n := len(before); n > 0 && before[n-1].Number == number && !d.Repeatable {
+	if follows && before == number && !d.Repeatable {
 		return refuse(coap.BadOption, "option "+d.Name+" stands twice")
 	}
 	return nil

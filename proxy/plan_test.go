@@ -58,7 +58,7 @@ func TestForwardOptions(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := testRules(t, Config{Forward: anywhere, HopLimit: -1})
-			p, bad := r.plan(coap.AppendBody(nil, c.in, []byte("payload")), nil)
+			p, bad := r.plan(nil, coap.AppendBody(nil, c.in, []byte("payload")), nil)
 			if bad != nil {
 				t.Fatalf("refused: %v %s", bad.code, bad.why)
 			}
@@ -106,7 +106,7 @@ func TestRefusals(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := testRules(t, c.cfg)
-			_, bad := r.plan(coap.AppendBody(nil, c.in, nil), nil)
+			_, bad := r.plan(nil, coap.AppendBody(nil, c.in, nil), nil)
 			if bad == nil || bad.code != c.code {
 				t.Fatalf("%+v, want %v", bad, c.code)
 			}
@@ -142,7 +142,7 @@ func TestRoutes(t *testing.T) {
 		"malformed option": {opts(9, "\x1f\x05"), 6},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p, bad := r.plan(coap.AppendBody(nil, c.in, nil), nil)
+			p, bad := r.plan(nil, coap.AppendBody(nil, c.in, nil), nil)
 			if bad != nil || p.target.port != c.port {
 				t.Fatalf("to port %d, want %d; %+v", p.target.port, c.port, bad)
 			}
@@ -159,7 +159,7 @@ func TestHopLimit(t *testing.T) {
 		if in != 0 {
 			o = o.Add(coap.HopLimit, []byte{in})
 		}
-		p, bad := r.plan(coap.AppendBody(nil, o, nil), nil)
+		p, bad := r.plan(nil, coap.AppendBody(nil, o, nil), nil)
 		if bad != nil {
 			t.Fatal(bad)
 		}
@@ -210,7 +210,7 @@ func FuzzPlan(f *testing.F) {
 		if err != nil {
 			return // refused by the message layer
 		}
-		p, bad := r.plan(body, nil)
+		p, bad := r.plan(nil, body, nil)
 		if bad != nil {
 			return
 		}

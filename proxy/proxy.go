@@ -2,14 +2,14 @@ package proxy
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"time"
 
 	"github.com/oscorelay/oscorelay/internal/coap"
+	"github.com/oscorelay/oscorelay/internal/udp"
 )
 
 // Proxy is a proxy that listens.
@@ -18,12 +18,11 @@ type Proxy struct {
 	rules    rules
 	local    []netip.Addr // this machine's addresses
 	addr     netip.AddrPort
-	shard    *shard
+	shards   []*shard
 	counters counters
-	swept    time.Time // the last second's sweep
+	zones    zones
 	ctx      context.Context
 	cancel   context.CancelFunc
-	pool     []byte // random bytes, under the shard's lock
 }
 
 func configError(format string, args ...any) error {
@@ -45,12 +44,6 @@ func Listen(cfg Config) (*Proxy, error) {
 	if err != nil {
 		return nil, configError("Listen %q: %v", cfg.Listen, err)
 	}
-	conn, err := net.ListenUDP("udp", addr)
-	if err != nil {
-		return nil, fmt.Errorf("proxy: listen: %w", err)
-	}
-	p.addr = conn.LocalAddr().(*net.UDPAddr).AddrPort()
-	p.addr = netip.AddrPortFrom(p.addr.Addr().Unmap(), p.addr.Port())
 	if addrs, err := net.InterfaceAddrs(); err == nil {
 		for _, a := range addrs {
 			if prefix, err := netip.ParsePrefix(a.String()); err == nil {
@@ -58,18 +51,63 @@ func Listen(cfg Config) (*Proxy, error) {
 			}
 		}
 	}
+	socks, err := p.listen(addr.AddrPort())
+	if err != nil {
+		return nil, err
+	}
+	p.addr = socks[0].Addr()
 	p.ctx, p.cancel = context.WithCancel(context.Background())
-	sh := &shard{p: p, perPeer: map[netip.AddrPort]int{}, own: map[netip.AddrPort]*leg{}, names: map[string]resolved{}}
-	p.shard = sh
-	sh.front = sh.newLeg(conn, true)
-	sh.legs = []*leg{sh.front}
-	if !cfg.PerClient {
+	for _, sock := range socks {
+		sh := &shard{p: p, cfg: cfg.part(len(socks)), own: map[address]*leg{}, names: map[string]resolved{}}
+		sh.front = sh.newLeg(sock, true)
+		sh.legs = []*leg{sh.front}
+		p.shards = append(p.shards, sh)
+	}
+	if cfg.PerClient {
+		return p, nil
+	}
+	for _, sh := range p.shards {
 		if err := sh.nextShared(); err != nil {
-			_ = conn.Close()
+			p.close()
 			return nil, fmt.Errorf("proxy: upstream socket: %w", err)
 		}
 	}
 	return p, nil
+}
+
+// listen opens the sockets that share the address, one for each shard.
+func (p *Proxy) listen(addr netip.AddrPort) (socks []*udp.Socket, err error) {
+	fail := func(err error) ([]*udp.Socket, error) {
+		for _, s := range socks {
+			_ = s.Close()
+		}
+		return nil, fmt.Errorf("proxy: listen: %w", err)
+	}
+	o := udp.Options{MaxDatagram: p.cfg.MaxDatagram, ReadBuffer: p.cfg.ReadBuffer, Local: addr.Addr().IsUnspecified() || !addr.Addr().IsValid()}
+	// The first is opened alone: sockets that share an address would share it
+	// with another program's too, and nobody would be told.
+	first, err := udp.Listen(addr, o)
+	if errors.Is(err, errors.ErrUnsupported) {
+		o.Local = false
+		first, err = udp.Listen(addr, o)
+	}
+	if err != nil {
+		return fail(err)
+	}
+	if p.cfg.Shards == 1 {
+		return []*udp.Socket{first}, nil
+	}
+	addr = netip.AddrPortFrom(addr.Addr(), first.Addr().Port())
+	_ = first.Close()
+	o.ReusePort = true
+	for range p.cfg.Shards {
+		s, err := udp.Listen(addr, o)
+		if err != nil {
+			return fail(err)
+		}
+		socks = append(socks, s)
+	}
+	return socks, nil
 }
 
 // Addr returns the address that the proxy listens on.
@@ -80,53 +118,52 @@ func (p *Proxy) Addr() netip.AddrPort { return p.addr }
 // after a drain that came to its end, and an error that says how many requests
 // were abandoned otherwise.
 func (p *Proxy) Serve(ctx context.Context) error {
-	sh := p.shard
-	sh.wg.Go(sh.front.read)
-	sh.wg.Go(func() { sh.run(p.ctx) })
-	p.cfg.Logger.Info("proxy listens", "address", p.addr.String(), "forward", p.cfg.Forward != nil, "routes", len(p.cfg.Routes))
+	for _, sh := range p.shards {
+		sh.wg.Go(sh.front.read)
+		sh.wg.Go(func() { sh.run(p.ctx) })
+	}
+	p.cfg.Logger.Info("proxy listens", "address", p.addr.String(), "shards", len(p.shards), "forward", p.cfg.Forward != nil, "routes", len(p.cfg.Routes))
 	<-ctx.Done()
 	left := p.drain()
-	p.cancel()
-	sh.mu.Lock()
-	sh.closed = true
-	for _, g := range sh.legs {
-		_ = g.conn.Close()
-	}
-	sh.mu.Unlock()
-	sh.wg.Wait()
+	p.close()
 	if left > 0 {
 		return fmt.Errorf("proxy: %d requests abandoned after %v", left, p.cfg.Drain)
 	}
 	return nil
 }
 
+// close ends what runs and waits for its end.
+func (p *Proxy) close() {
+	p.cancel()
+	for _, sh := range p.shards {
+		sh.mu.Lock()
+		sh.closed = true
+		for _, g := range sh.legs {
+			_ = g.sock.Close()
+		}
+		sh.mu.Unlock()
+		sh.wg.Wait()
+	}
+}
+
 // drain waits for the answers under way and returns how many are missing.
 func (p *Proxy) drain() int {
-	sh := p.shard
 	end := time.Now().Add(p.cfg.Drain)
 	t := time.NewTicker(10 * time.Millisecond)
 	defer t.Stop()
 	for {
-		sh.mu.Lock()
-		sh.draining = true
-		left := sh.waiting.Len() + sh.resolving
-		sh.mu.Unlock()
+		left := 0
+		for _, sh := range p.shards {
+			sh.mu.Lock()
+			sh.draining = true
+			left += sh.waiting.n + sh.resolving
+			sh.mu.Unlock()
+		}
 		if left == 0 || time.Now().After(end) {
 			return left
 		}
 		<-t.C
 	}
-}
-
-// random returns 64 bits that nobody can guess.
-func (p *Proxy) random() uint64 {
-	if len(p.pool) < 8 {
-		p.pool = make([]byte, 4096)
-		_, _ = rand.Read(p.pool) // never fails
-	}
-	v := binary.BigEndian.Uint64(p.pool)
-	p.pool = p.pool[8:]
-	return v
 }
 
 // permitted refuses a next hop that a client may not choose, and the proxy's

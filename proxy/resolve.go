@@ -49,7 +49,7 @@ func (sh *shard) resolve(now time.Time, host string, f func(now time.Time, addr 
 			sh.names[host] = resolved{addrs[0].Unmap(), now}
 			f(now, addrs[0].Unmap(), nil)
 		}
-		var out batches
+		out := batches{p: sh.p}
 		out.collect(sh)
 		sh.mu.Unlock()
 		out.transmit()

@@ -1,8 +1,10 @@
 package proxy
 
 import (
-	"container/list"
+	"bytes"
 	"context"
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"net"
 	"net/netip"
@@ -11,26 +13,32 @@ import (
 
 	"github.com/oscorelay/oscorelay/internal/coap"
 	"github.com/oscorelay/oscorelay/internal/coap/message"
+	"github.com/oscorelay/oscorelay/internal/udp"
 )
 
 // shard is a listening socket, its upstream sockets and its table of exchanges,
 // under one lock.
 type shard struct {
-	p *Proxy
+	p   *Proxy
+	cfg Config // with the shard's part of the limits
 
 	mu        sync.Mutex
 	front     *leg
-	legs      []*leg                  // front, then upstream
-	shared    int                     // the upstream leg in use among those shared, in legs
-	own       map[netip.AddrPort]*leg // upstream legs by client
+	legs      []*leg           // front, then upstream
+	shared    int              // the upstream leg in use among those shared, in legs
+	own       map[address]*leg // upstream legs by client
 	dirty     []*leg
-	waiting   list.List // *exchange, oldest first
-	perPeer   map[netip.AddrPort]int
+	waiting   queue
+	free      []*exchange
+	token     [8]byte
+	body      []byte // of the request that is passed on
 	relations int
 	names     map[string]resolved
 	resolving int
 	draining  bool
 	closed    bool
+	pool      []byte    // random bytes
+	swept     time.Time // the last second's sweep
 	wg        sync.WaitGroup
 }
 
@@ -45,16 +53,18 @@ func (sh *shard) request(now time.Time, g *leg, ev event) {
 			g.messages().Refuse(ev, coap.ProxyingNotSupported, refuse(0, "no client is known by this address").body())
 			return
 		}
-		t := newTarget(g.client.Addr().String(), g.client.Port())
-		back = &t
+		back = &target{addr: sh.p.remote(&g.client).Addr(), port: uint16(g.client.port)}
 	}
-	p, bad := sh.p.rules.plan(ev.Message.Body, back)
+	p, bad := sh.p.rules.plan(sh.body[:0], ev.Message.Body, back)
+	if cap(p.body) > cap(sh.body) {
+		sh.body = p.body
+	}
 	if bad != nil {
 		c.refused.Add(1)
 		g.messages().Refuse(ev, bad.code, bad.body())
 		return
 	}
-	if sh.draining || sh.perPeer[ev.Peer] >= sh.p.cfg.PeerExchanges || p.observe && sh.relations >= sh.p.cfg.MaxRelations {
+	if sh.draining || g.layer.Unanswered(&ev) >= sh.cfg.PeerExchanges || p.observe && sh.relations >= sh.cfg.MaxRelations {
 		c.shed.Add(1)
 		g.messages().Refuse(ev, coap.ServiceUnavailable, refuse(0, "overloaded").body())
 		return
@@ -69,6 +79,7 @@ func (sh *shard) request(now time.Time, g *leg, ev event) {
 		sh.forward(now, g, in, code, p, p.target.addr)
 		return
 	}
+	p.body = bytes.Clone(p.body)
 	sh.resolve(now, p.target.host, func(now time.Time, addr netip.Addr, bad *refusal) {
 		if bad != nil {
 			c.badGateway.Add(1)
@@ -81,14 +92,23 @@ func (sh *shard) request(now time.Time, g *leg, ev event) {
 
 // forward sends an accepted request to its next hop.
 func (sh *shard) forward(now time.Time, from *leg, in *incoming, code coap.Code, p plan, addr netip.Addr) {
-	next := netip.AddrPortFrom(addr.Unmap(), p.target.port)
-	if bad := sh.p.permitted(&p, next); bad != nil {
-		sh.p.counters.refused.Add(1)
-		sh.answer(now, from, in, bad)
-		return
+	var next address
+	if from != sh.front {
+		next = from.client
+	} else {
+		at := netip.AddrPortFrom(addr.Unmap(), p.target.port)
+		if bad := sh.p.permitted(&p, at); bad != nil {
+			sh.p.counters.refused.Add(1)
+			sh.answer(now, from, in, bad)
+			return
+		}
+		next = sh.p.address(at, netip.Addr{})
 	}
-	ex := &exchange{from: from, client: clientKey{in.Peer(), string(in.Token())}, next: next}
-	old := from.byClient[ex.client]
+	client := clientKey{in.Peer(), string(in.Token())}
+	var ex, old *exchange
+	if len(from.byClient) > 0 {
+		old = from.byClient[client]
+	}
 	if old != nil && p.observe && old.next == next {
 		// RFC 7641 §3.3.1, §3.6: the same token renews or ends the observation,
 		// and so must the token toward the server.
@@ -99,6 +119,10 @@ func (sh *shard) forward(now time.Time, from *leg, in *incoming, code coap.Code,
 	} else if old != nil {
 		sh.end(now, old) // the client has used its token for something else
 	}
+	if ex == nil {
+		ex = sh.newExchange()
+		ex.from, ex.client, ex.next = from, client, next
+	}
 	ex.in, ex.observe, ex.silent = in, p.observe, p.silent
 	typ := coap.NonConfirmable
 	if in.Confirmable() {
@@ -106,10 +130,7 @@ func (sh *shard) forward(now time.Time, from *leg, in *incoming, code coap.Code,
 	}
 	if err := sh.launch(now, ex, coap.Datagram{Type: typ, Code: code, Body: p.body}); err != nil {
 		sh.p.counters.shed.Add(1)
-		if ex == old {
-			sh.end(now, ex)
-		}
-		sh.answer(now, from, in, refuse(coap.ServiceUnavailable, "overloaded"))
+		sh.fail(now, ex, refuse(coap.ServiceUnavailable, "overloaded"))
 		return
 	}
 	sh.p.counters.requests.Add(1)
@@ -128,22 +149,23 @@ func (sh *shard) launch(now time.Time, ex *exchange, d coap.Datagram) error {
 				return err
 			}
 		}
-		token := ex.token
-		if token == "" {
-			token = g.newToken()
+		if ex.to == nil {
+			g.tokens.draw(ex, sh.random())
 		}
-		d.Token = []byte(token)
+		d.Token = binary.BigEndian.AppendUint64(sh.token[:0], ex.token)
 		ex.out, err = g.messages().Send(now, ex.next, d, ex)
 		if err == nil {
-			ex.to, ex.token = g, token
-			g.byToken[token] = ex
-			if g.client.IsValid() {
+			ex.to = g
+			if g.own {
 				g.used = now
 				if _, known := g.hops[ex.next]; !known && len(g.hops) < 16 {
 					g.hops[ex.next] = false
 				}
 			}
 			return nil
+		}
+		if ex.to == nil {
+			g.tokens.release(ex)
 		}
 		if !errors.Is(err, message.ErrNoMessageID) || ex.to != nil || g == sh.front || sh.p.cfg.PerClient {
 			return err
@@ -169,7 +191,10 @@ func (sh *shard) toward(now time.Time, ex *exchange) (*leg, error) {
 // response passes a response back to the client that asked.
 func (sh *shard) response(now time.Time, g *leg, ev event) {
 	c := &sh.p.counters
-	ex := g.byToken[string(ev.Message.Token)]
+	var ex *exchange
+	if len(ev.Message.Token) == 8 {
+		ex = g.tokens.find(binary.BigEndian.Uint64(ev.Message.Token))
+	}
 	piggybacked := ev.Message.Type == coap.Acknowledgement
 	if ex == nil || ex.next != ev.Peer || piggybacked && ev.Sent != ex.out {
 		// RFC 7252 §4.2, §4.3, RFC 7641 §3.6: an unknown one is reset, which
@@ -181,7 +206,9 @@ func (sh *shard) response(now time.Time, g *leg, ev event) {
 	if err := g.messages().AcceptResponse(now, ev); err != nil {
 		return
 	}
-	g.messages().Forget(now, ex.out)
+	if !piggybacked {
+		g.messages().Forget(now, ex.out)
+	}
 	ex.out = nil
 	code, body := ev.Message.Code, ev.Message.Body
 	notifies, sealed, ok := checkResponse(body)
@@ -190,7 +217,7 @@ func (sh *shard) response(now time.Time, g *leg, ev event) {
 		sh.fail(now, ex, refuse(coap.BadGateway, "the server's answer has an option that is not safe to forward"))
 		return
 	}
-	if g.client.IsValid() && (sealed || code.IsSuccess()) {
+	if g.own && (sealed || code.IsSuccess()) {
 		g.hops[ex.next] = true
 	}
 	if code == coap.HopLimitReached {
@@ -204,25 +231,29 @@ func (sh *shard) response(now time.Time, g *leg, ev event) {
 			typ = replyType(ex.in)
 		}
 	}
-	in := ex.in
 	sh.settle(ex)
-	ex.in = nil
-	switch {
-	case !notifies || !ex.observe || !code.IsSuccess():
-		sh.end(now, ex)
-	case !ex.relation:
+	goesOn := notifies && ex.observe && code.IsSuccess()
+	if goesOn && !ex.relation {
 		ex.relation = true
 		sh.relations++
 	}
-	if in != nil {
-		if _, err := ex.from.messages().Respond(now, in, typ, code, body, notification{ex}); err != nil {
-			c.shed.Add(1)
-		}
-		return
+	var tag any
+	if goesOn {
+		tag, ex.tagged = notification{ex}, true
 	}
-	d := coap.Datagram{Type: typ, Code: code, Token: []byte(ex.client.token), Body: body}
-	if _, err := ex.from.messages().Send(now, ex.client.peer, d, notification{ex}); err != nil {
+	var err error
+	if in := ex.in; in != nil {
+		ex.in = nil
+		_, err = ex.from.messages().Respond(now, in, typ, code, body, tag)
+	} else {
+		d := coap.Datagram{Type: typ, Code: code, Token: []byte(ex.client.token), Body: body}
+		_, err = ex.from.messages().Send(now, ex.client.peer, d, tag)
+	}
+	if err != nil {
 		c.shed.Add(1)
+	}
+	if !goesOn {
+		sh.end(now, ex)
 	}
 }
 
@@ -248,12 +279,11 @@ func (sh *shard) failed(now time.Time, ev event) {
 // tick does what time has made due.
 func (sh *shard) tick(now time.Time) {
 	for _, g := range sh.legs {
-		if at, ok := g.layer.Next(); ok && !at.After(now) || now.Sub(sh.p.swept) > time.Second {
+		if at, ok := g.layer.Next(); ok && !at.After(now) || now.Sub(sh.swept) > time.Second {
 			g.messages().Advance(now, func(ev event) { sh.failed(now, ev) })
 		}
 	}
-	for e := sh.waiting.Front(); e != nil; e = sh.waiting.Front() {
-		ex := e.Value.(*exchange)
+	for ex := sh.waiting.head; ex != nil; ex = sh.waiting.head {
 		if ex.deadline.After(now) {
 			break
 		}
@@ -268,7 +298,7 @@ func (sh *shard) tick(now time.Time) {
 func (sh *shard) run(ctx context.Context) {
 	t := time.NewTicker(50 * time.Millisecond)
 	defer t.Stop()
-	var out batches
+	out := batches{p: sh.p}
 	for {
 		select {
 		case <-ctx.Done():
@@ -276,8 +306,8 @@ func (sh *shard) run(ctx context.Context) {
 		case now := <-t.C:
 			sh.mu.Lock()
 			sh.tick(now)
-			if now.Sub(sh.p.swept) > time.Second {
-				sh.p.swept = now
+			if now.Sub(sh.swept) > time.Second {
+				sh.swept = now
 			}
 			out.collect(sh)
 			sh.mu.Unlock()
@@ -286,18 +316,29 @@ func (sh *shard) run(ctx context.Context) {
 	}
 }
 
-// open starts an upstream leg, of one client if its address is valid.
-func (sh *shard) open(client netip.AddrPort) (*leg, error) {
+// open starts an upstream leg: of one client, or shared.
+func (sh *shard) open(own bool, client address) (*leg, error) {
 	if sh.closed {
 		return nil, net.ErrClosed
 	}
-	conn, err := net.ListenUDP("udp", nil)
+	sock, err := udp.Listen(netip.AddrPort{}, udp.Options{MaxDatagram: sh.cfg.MaxDatagram})
 	if err != nil {
 		return nil, err
 	}
-	g := sh.newLeg(conn, false)
-	g.client, g.hops = client, map[netip.AddrPort]bool{}
+	g := sh.newLeg(sock, false)
+	g.own, g.client, g.hops = own, client, map[address]bool{}
 	sh.legs = append(sh.legs, g)
 	sh.wg.Go(g.read)
 	return g, nil
+}
+
+// random returns 64 bits that nobody can guess.
+func (sh *shard) random() uint64 {
+	if len(sh.pool) < 8 {
+		sh.pool = make([]byte, 4096)
+		_, _ = rand.Read(sh.pool) // never fails
+	}
+	v := binary.BigEndian.Uint64(sh.pool)
+	sh.pool = sh.pool[8:]
+	return v
 }

@@ -22,7 +22,7 @@ type Stats struct {
 }
 
 type counters struct {
-	requests, responses, refused, shed, timeouts, badGateway, duplicates, malformed, unmatched atomic.Uint64
+	requests, responses, refused, shed, timeouts, badGateway, duplicates, malformed, unmatched, unsent atomic.Uint64
 }
 
 // Stats returns the proxy's counters.
@@ -32,15 +32,16 @@ func (p *Proxy) Stats() Stats {
 		Requests: c.requests.Load(), Responses: c.responses.Load(), Refused: c.refused.Load(), Shed: c.shed.Load(), Timeouts: c.timeouts.Load(),
 		BadGateway: c.badGateway.Load(), Duplicates: c.duplicates.Load(), Malformed: c.malformed.Load(), Unmatched: c.unmatched.Load(),
 	}
-	sh := p.shard
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	s.Exchanges, s.Relations, s.Upstream = sh.waiting.Len(), sh.relations, len(sh.legs)-1
-	for _, g := range sh.legs {
-		peers, received, sent := g.layer.Size()
-		s.Peers += peers
-		s.Remembered += received
-		s.Outstanding += sent
+	for _, sh := range p.shards {
+		sh.mu.Lock()
+		s.Exchanges, s.Relations, s.Upstream = s.Exchanges+sh.waiting.n, s.Relations+sh.relations, s.Upstream+len(sh.legs)-1
+		for _, g := range sh.legs {
+			peers, received, sent := g.layer.Size()
+			s.Peers += peers
+			s.Remembered += received
+			s.Outstanding += sent
+		}
+		sh.mu.Unlock()
 	}
 	return s
 }

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"net/netip"
 	"slices"
 	"time"
 
@@ -12,8 +11,8 @@ import (
 // the present one was used within its lifetime: 65536 in 247 s toward one
 // server (RFC 7252 §4.4).
 func (sh *shard) nextShared() error {
-	if len(sh.legs)-1 < sh.p.cfg.MaxUpstream {
-		if _, err := sh.open(netip.AddrPort{}); err != nil {
+	if len(sh.legs)-1 < sh.cfg.MaxUpstream {
+		if _, err := sh.open(false, address{}); err != nil {
 			return err
 		}
 		sh.shared = len(sh.legs) - 1
@@ -24,14 +23,14 @@ func (sh *shard) nextShared() error {
 }
 
 // ownLeg returns the upstream leg of a client, making it if there is room.
-func (sh *shard) ownLeg(now time.Time, client netip.AddrPort) (*leg, error) {
+func (sh *shard) ownLeg(now time.Time, client address) (*leg, error) {
 	if g := sh.own[client]; g != nil {
 		return g, nil
 	}
-	if len(sh.own) >= sh.p.cfg.MaxUpstream && !sh.dropOwn(now) {
+	if len(sh.own) >= sh.cfg.MaxUpstream && !sh.dropOwn(now) {
 		return nil, message.ErrFull
 	}
-	g, err := sh.open(client)
+	g, err := sh.open(true, client)
 	if err != nil {
 		return nil, err
 	}
@@ -57,13 +56,15 @@ func (sh *shard) dropOwn(now time.Time) bool {
 	if worst == nil {
 		return false
 	}
-	for _, ex := range worst.byToken {
-		sh.end(now, ex)
+	for _, ex := range worst.tokens.places {
+		if ex != nil {
+			sh.end(now, ex)
+		}
 	}
 	for _, ex := range worst.byClient {
 		sh.end(now, ex)
 	}
-	_ = worst.conn.Close()
+	_ = worst.sock.Close()
 	delete(sh.own, worst.client)
 	sh.legs = slices.DeleteFunc(sh.legs, func(g *leg) bool { return g == worst })
 	return true

@@ -67,14 +67,17 @@ func (d *downlink) ended(g *Gateway, now time.Time) {
 // backendRequest accepts a request of the backend. What is returned is to be
 // begun, without the lock.
 func (g *Gateway) backendRequest(now time.Time, ev backEvent) *downlink {
-	in, err := g.up.AcceptRequest(now, ev)
-	if err != nil || g.draining {
-		g.c.shed.Add(1)
+	if g.draining {
 		return nil // the backend asks again
+	}
+	in, err := g.up.AcceptRequest(now, ev)
+	if err != nil {
+		g.c.shed.Add(1)
+		return nil
 	}
 	m := &ev.Message
 	d := &downlink{
-		index: ev.Peer, in: in, token: in.Token(), mid: m.MessageID, con: in.Confirmable(),
+		index: ev.Peer, in: in, token: bytes.Clone(in.Token()), mid: m.MessageID, con: in.Confirmable(),
 		m: oscore.Message{Code: byte(m.Code), Body: bytes.Clone(m.Body)},
 	}
 	return d
@@ -318,6 +321,7 @@ func (g *Gateway) answerBackend(now time.Time, d *downlink, code coap.Code, body
 	if !d.since.IsZero() && in != nil {
 		g.c.latency(now.Sub(d.since))
 	}
+	d.in = nil
 	g.finishJournal(d, code, body)
 	g.endDownlink(now, d)
 	if in == nil {
@@ -340,7 +344,10 @@ func (g *Gateway) endDownlink(now time.Time, d *downlink) {
 	if d.x != nil {
 		d.x.Close()
 	}
-	d.in = nil
+	if d.in != nil {
+		g.up.Release(d.in)
+		d.in = nil
+	}
 	dev := d.dev
 	if dev == nil || dev.asked[string(d.token)] != d {
 		return

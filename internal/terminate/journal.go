@@ -154,6 +154,8 @@ func (g *Gateway) repeated(now time.Time, d *downlink) bool {
 		g.answerBackend(now, d, e.code, e.body)
 	case e.again != nil && e.again.in == nil:
 		e.again.in = d.in
+	default:
+		g.up.Release(d.in)
 	}
 	return true
 }

@@ -68,7 +68,7 @@ func (g *Gateway) deviceRequest(now time.Time, o *opened) {
 	case endpoint.Drop:
 		if res.Verified { // No-Response
 			if in, err := g.down.AcceptRequest(now, o.ev); err == nil {
-				g.down.Acknowledge(in)
+				g.down.Release(in)
 			}
 		}
 	case endpoint.Reply:
@@ -195,6 +195,7 @@ func (g *Gateway) answerDevice(now time.Time, u *uplink, code coap.Code, body []
 		if out, send, err = u.req.Respond(now, out); err != nil {
 			g.c.storage.Add(1)
 			g.cfg.Logger.Error("a response cannot be sealed", "route", g.cfg.Name, "context", u.dev.name, "error", err)
+			g.down.Release(in)
 			g.endUplink(now, u)
 			return
 		}
@@ -213,7 +214,7 @@ func (g *Gateway) answerDevice(now time.Time, u *uplink, code coap.Code, body []
 		g.endUplink(now, u)
 	}
 	if !send {
-		g.down.Acknowledge(in)
+		g.down.Release(in)
 		return
 	}
 	typ := coap.NonConfirmable
@@ -252,6 +253,7 @@ func (g *Gateway) backendFailed(now time.Time, ev backEvent) {
 		if tag.out != ev.Sent || tag.in == nil {
 			return
 		}
+		tag.out = nil
 		g.c.backend.Add(1)
 		if ev.Kind == message.Reset {
 			g.answerDevice(now, tag, coap.BadGateway, nil)
@@ -275,6 +277,10 @@ func (g *Gateway) endUplink(now time.Time, u *uplink) {
 	g.settle(u)
 	g.up.Forget(now, u.out)
 	u.out = nil
+	if u.in != nil {
+		g.down.Release(u.in)
+		u.in = nil
+	}
 	if u.relation != nil {
 		u.relation.End()
 	}

@@ -282,7 +282,7 @@ func TestMessageIDs(t *testing.T) {
 	l := New[string](Config{Rand: func() uint64 { return 0x1234 }})
 	seen := map[uint16]bool{}
 	send := func(now time.Time) error {
-		o, err := l.Send(now, "s", request(coap.NonConfirmable, 0, "", "x"), nil)
+		o, err := l.Send(now, "s", request(coap.NonConfirmable, 0, "", "x"), "tag")
 		if err == nil {
 			seen[o.mid] = true
 			l.Forget(now, o)
@@ -319,7 +319,7 @@ func TestMessageIDs(t *testing.T) {
 // TestBounds: a peer that sends without end, and peers without end, cost no
 // more than the limits.
 func TestBounds(t *testing.T) {
-	l := New[string](Config{MaxPeers: 10, MaxReceived: 40, PeerReceived: 8, MaxSent: 20, PeerSent: 5, MaxBytes: 4000})
+	l := New[string](Config{MaxPeers: 10, MaxReceived: 40, PeerReceived: 8, MaxSent: 20, PeerSent: 5, MaxBytes: 12_000})
 	full := 0
 	for i := range 5000 {
 		peer := fmt.Sprint(i % 50)
@@ -334,7 +334,7 @@ func TestBounds(t *testing.T) {
 			}
 			full++
 		}
-		if p, r, s := l.Size(); p > 10 || r > 40 || s > 20 || l.bytes > 4000 {
+		if p, r, s := l.Size(); p > 10 || r > 40 || s > 20 || l.bytes > 12_000 {
 			t.Fatalf("%d peers, %d received, %d sent, %d bytes", p, r, s, l.bytes)
 		}
 		l.Output()
@@ -349,7 +349,7 @@ func TestBounds(t *testing.T) {
 	}
 	l.Advance(start.Add(2*l.lifetime), func(Event[string]) {})
 	l.Advance(start.Add(4*l.lifetime), func(Event[string]) {})
-	if p, r, s := l.Size(); p+r+s+l.bytes+len(l.timers)+l.order.n+len(l.sent) != 0 {
+	if p, r, s := l.Size(); p+r+s+l.bytes+len(l.again)+l.delayed.n+l.ending[0].n+l.ending[1].n+l.order.n+l.under != 0 {
 		t.Fatalf("%d peers, %d received, %d sent, %d bytes after their lifetime", p, r, s, l.bytes)
 	}
 }

@@ -142,8 +142,12 @@ func (n *network) arrive(now time.Time, at int, data []byte) {
 
 // outgoing finds a request that is still under way.
 func (n *network) outgoing(name string) (*Outgoing[string], bool) {
-	for _, o := range n.ends[0].sent {
-		if o.Tag == name {
+	p := n.ends[0].peers[names[1]]
+	if p == nil {
+		return nil, false
+	}
+	for _, o := range p.slots {
+		if o != nil && o.Tag == name {
 			return o, true
 		}
 	}
@@ -206,7 +210,9 @@ func TestRandomNetwork(t *testing.T) {
 			fates: map[string]*fate{}, now: start,
 		}
 		cfg := Config{NStart: rapid.IntRange(1, 4).Draw(t, "NSTART"), Rand: n.r.Uint64}
-		n.ends = [2]*Layer[string]{New[string](cfg), New[string](cfg)}
+		n.ends[0] = New[string](cfg)
+		cfg.Amplification = rapid.SampledFrom([]int{0, 1, 3}).Draw(t, "amplification")
+		n.ends[1] = New[string](cfg)
 		for i := range rapid.IntRange(1, 30).Draw(t, "requests") {
 			name := fmt.Sprint("request ", i)
 			f := &fate{con: n.r.IntN(3) > 0}
@@ -237,7 +243,7 @@ func TestRandomNetwork(t *testing.T) {
 		for i, l := range n.ends {
 			l.Advance(n.now.Add(2*l.lifetime), func(Event[string]) {})
 			l.Advance(n.now.Add(4*l.lifetime), func(Event[string]) {})
-			if p, r, s := l.Size(); p+r+s+l.bytes+len(l.timers)+l.order.n+l.byAge[0].n+l.byAge[1].n+len(l.sent) != 0 {
+			if p, r, s := l.Size(); p+r+s+l.bytes+len(l.again)+l.delayed.n+l.ending[0].n+l.ending[1].n+l.order.n+l.byAge[0].n+l.byAge[1].n+l.under != 0 {
 				t.Fatalf("%s keeps %d peers, %d received, %d sent, %d bytes", names[i], p, r, s, l.bytes)
 			}
 		}

@@ -29,7 +29,15 @@ type Config struct {
 	PeerReceived int // and for one peer; 1024
 	MaxSent      int // messages under way or waiting, all peers together; 65536
 	PeerSent     int // and for one peer; 65536
-	MaxBytes     int // bytes kept for repetition and retransmission; 64 MiB
+	MaxBytes     int // bytes kept for repetition and retransmission, 256 of them for each message; 64 MiB
+
+	// Kept counts the bytes that several layers keep, so that MaxBytes is the
+	// limit of them all; nil: this layer has it alone.
+	Kept *int
+
+	// Amplification limits what is sent to a peer that has not shown that it
+	// receives at its address: so many times what came from there. 0: no limit.
+	Amplification int
 
 	// Rand gives 64 random bits, for the jitter and the first message IDs;
 	// math/rand/v2's generator, which is seeded by the system.

@@ -1,7 +1,6 @@
 package message
 
 import (
-	"bytes"
 	"hash/maphash"
 	"time"
 
@@ -11,17 +10,25 @@ import (
 // Incoming is a message that was accepted.
 type Incoming[P comparable] struct {
 	peer    *peer[P]
-	hash    uint64
+	hash    uint64       // of all its bytes
+	chain   *Incoming[P] // the next in its peer's table
 	typ     coap.Type
 	mid     uint16
+	gone    bool // dropped from the table
+	open    bool // the caller holds it, to answer it
+	acked   bool // acknowledged, with or without an answer
 	token   []byte
-	expires time.Time
-	gone    bool   // dropped from the table
-	acked   bool   // acknowledged, with or without an answer
-	reply   []byte // the acknowledgement, for duplicates
-	timer   timer[P]
+	reply   []byte // the acknowledgement, for duplicates; empty: none
+	expires moment
+	due     moment             // the acknowledgement
+	delayed node[*Incoming[P]] // in Layer.delayed
 	byAge   node[*Incoming[P]]
 	ofPeer  node[*Incoming[P]]
+
+	// Room for a token and a reply of usual size, after all pointers, so that
+	// the collector does not look at it.
+	shortToken [8]byte
+	shortReply [64]byte
 }
 
 // Peer returns the address it came from.
@@ -33,12 +40,6 @@ func (in *Incoming[P]) Token() []byte { return in.token }
 // Confirmable reports whether it was confirmable.
 func (in *Incoming[P]) Confirmable() bool { return in.typ == coap.Confirmable }
 
-// receivedKey identifies a message by all of its bytes and its sender.
-type receivedKey[P comparable] struct {
-	peer P
-	hash uint64
-}
-
 // Receive takes a datagram in. A request or a response that it returns leaves
 // no trace until it is accepted. The event aliases data.
 func (l *Layer[P]) Receive(now time.Time, from P, data []byte) Event[P] {
@@ -46,7 +47,7 @@ func (l *Layer[P]) Receive(now time.Time, from P, data []byte) Event[P] {
 	if err == nil {
 		err = coap.Check(d.Body)
 	}
-	ev := Event[P]{Peer: from, Message: d, Err: err}
+	ev := Event[P]{Peer: from, Message: d, Err: err, size: len(data), accepted: l.accepted}
 	if err != nil {
 		// §4.2: a confirmable message that cannot be understood is reset; §4.3:
 		// any other is ignored. What is no CoAP at all is not answered.
@@ -55,10 +56,16 @@ func (l *Layer[P]) Receive(now time.Time, from P, data []byte) Event[P] {
 		}
 		return ev
 	}
-	switch d.Type {
-	case coap.Acknowledgement, coap.Reset:
-		ev.Sent = l.sent[sentKey[P]{from, d.MessageID}]
-		return l.answered(now, ev)
+	at := l.at(now)
+	p := l.lookup(&from)
+	ev.peer = p
+	if d.Type == coap.Acknowledgement || d.Type == coap.Reset {
+		if p == nil { // §4.2: ignored
+			return ev
+		}
+		ev.Sent = p.find(d.MessageID)
+		l.answeredBy(at, p, ev.Sent != nil)
+		return l.answered(at, ev)
 	}
 	switch {
 	case d.Code == coap.Empty && d.Type == coap.Confirmable: // §4.3: a ping
@@ -75,26 +82,43 @@ func (l *Layer[P]) Receive(now time.Time, from P, data []byte) Event[P] {
 		return ev
 	}
 	ev.hash = maphash.Bytes(l.seed, data)
-	if in := l.received[receivedKey[P]{from, ev.hash}]; in != nil && in.expires.After(now) {
-		if in.reply != nil { // §4.5: acknowledge each copy in the same way
-			l.emit(from, in.reply)
-		}
+	if p == nil {
+		return ev
+	}
+	in := p.seen.find(ev.Message.MessageID, ev.hash)
+	ev.judged = in == nil
+	if in != nil && in.expires > at {
 		ev.Kind, ev.Err = None, ErrDuplicate
+		if len(in.reply) == 0 {
+			return ev
+		}
+		l.earn(p, len(data))
+		if l.allowed(p, len(in.reply)) { // §4.5: acknowledge each copy in the same way
+			l.emit(from, in.reply)
+		} else {
+			l.withheld++
+			l.probe(at, p)
+		}
 	}
 	return ev
 }
 
 // answered handles an acknowledgement or a Reset.
-func (l *Layer[P]) answered(now time.Time, ev Event[P]) Event[P] {
+func (l *Layer[P]) answered(now moment, ev Event[P]) Event[P] {
 	o := ev.Sent
 	if o == nil || o.state == done { // §4.2: ignored
+		ev.Sent = nil
+		return ev
+	}
+	if o.Tag == (ping{}) {
+		l.forget(now, o)
 		ev.Sent = nil
 		return ev
 	}
 	switch code := ev.Message.Code; {
 	case ev.Message.Type == coap.Reset && code == coap.Empty:
 		ev.Kind = Reset
-		l.Forget(now, o)
+		l.forget(now, o)
 	case ev.Message.Type == coap.Reset, !o.con:
 		ev.Sent = nil
 	case code == coap.Empty && o.state == flying:
@@ -106,24 +130,37 @@ func (l *Layer[P]) answered(now time.Time, ev Event[P]) Event[P] {
 	return ev
 }
 
+// Unanswered returns how many requests of an event's peer were accepted and
+// neither answered nor released.
+func (l *Layer[P]) Unanswered(ev *Event[P]) int {
+	if ev.peer == nil {
+		return 0
+	}
+	return ev.peer.open
+}
+
 // AcceptRequest commits a request that the caller has verified: copies of it
 // are duplicates from now on. It returns ErrDuplicate if a copy was accepted
 // between, and ErrFull. A confirmable one is acknowledged with its answer, or
-// without it after AckDelay.
+// without it after AckDelay. The caller owes an answer: [Layer.Respond], or
+// [Layer.Release] if there is to be none.
 func (l *Layer[P]) AcceptRequest(now time.Time, ev Event[P]) (*Incoming[P], error) {
-	in, err := l.remember(now, ev)
+	at := l.at(now)
+	in, err := l.remember(at, &ev)
 	if err != nil {
 		return nil, err
 	}
+	in.peer.open++
 	if in.Confirmable() {
-		l.timers.set(&in.timer, now.Add(l.cfg.AckDelay))
+		in.due = at + int64(l.cfg.AckDelay)
+		l.delayed.push(&in.delayed, in)
 	}
 	return in, nil
 }
 
 // AcceptResponse commits a response that the caller has verified, acknowledges
-// it if it is confirmable, and ends the retransmission of the request if it is
-// piggybacked. Of any other the caller ends it, by [Layer.Forget].
+// it if it is confirmable, and ends its request, as [Layer.Forget] does, if it
+// is piggybacked. Of any other the caller ends it.
 func (l *Layer[P]) AcceptResponse(now time.Time, ev Event[P]) error {
 	if ev.Message.Type == coap.Acknowledgement {
 		if ev.Sent == nil || ev.Sent.state == done {
@@ -132,11 +169,15 @@ func (l *Layer[P]) AcceptResponse(now time.Time, ev Event[P]) error {
 		l.Forget(now, ev.Sent)
 		return nil
 	}
-	in, err := l.remember(now, ev)
-	if err == nil && in.Confirmable() {
+	in, err := l.remember(l.at(now), &ev)
+	if err != nil {
+		return err
+	}
+	if in.Confirmable() {
 		l.acknowledge(in)
 	}
-	return err
+	l.close(in)
+	return nil
 }
 
 // Reject answers a request or response with a Reset (§4.2, §4.3) and remembers
@@ -148,13 +189,17 @@ func (l *Layer[P]) Reject(ev Event[P]) {
 }
 
 // Refuse answers a request with an error and remembers nothing: a copy of it
-// is judged anew.
+// is judged anew. Where Config.Amplification does not let the whole answer go,
+// it goes without its body.
 func (l *Layer[P]) Refuse(ev Event[P], code coap.Code, body []byte) {
 	d := coap.Datagram{Type: coap.Acknowledgement, Code: code, MessageID: ev.Message.MessageID, Token: ev.Message.Token, Body: body}
 	if ev.Message.Type == coap.NonConfirmable {
 		d.Type, d.MessageID = coap.NonConfirmable, uint16(l.cfg.Rand())
 	}
-	l.emit(ev.Peer, d.Append(make([]byte, 0, 8+len(d.Token)+len(body))))
+	if a := l.cfg.Amplification; a > 0 && (ev.peer == nil || !ev.peer.reach.shown) && 4+len(d.Token)+len(body) > a*ev.size {
+		d.Body = nil
+	}
+	l.emitMessage(ev.Peer, d)
 }
 
 // Acknowledge acknowledges a confirmable request without an answer, before
@@ -167,25 +212,56 @@ func (l *Layer[P]) Acknowledge(in *Incoming[P]) {
 
 func (l *Layer[P]) acknowledge(in *Incoming[P]) {
 	in.acked = true
-	l.timers.stop(&in.timer)
-	l.keep(in, l.empty(in.peer.addr, coap.Acknowledgement, in.mid))
+	in.delayed.remove()
+	l.keep(in, l.emitMessage(in.peer.addr, coap.Datagram{Type: coap.Acknowledgement, MessageID: in.mid}))
 }
 
 // Respond answers a request that was accepted: in the acknowledgement if none
 // was sent yet (§5.2.1), else as a message of the type given (§5.2.2, §5.2.3),
-// which it returns.
+// which it returns. Without a tag a non-confirmable one is not kept. The
+// caller must not use the request any more, whatever becomes of the answer.
 func (l *Layer[P]) Respond(now time.Time, in *Incoming[P], typ coap.Type, code coap.Code, body []byte, tag any) (*Outgoing[P], error) {
+	at := l.at(now)
 	d := coap.Datagram{Type: typ, Code: code, Token: in.token, Body: body}
 	if !in.Confirmable() || in.acked {
-		return l.Send(now, in.peer.addr, d, tag)
+		o, err := l.send(at, &in.peer.addr, d, tag, false)
+		l.Release(in)
+		return o, err
 	}
 	d.Type, d.MessageID = coap.Acknowledgement, in.mid
-	data := d.Append(make([]byte, 0, 8+len(d.Token)+len(body)))
 	in.acked = true
-	l.timers.stop(&in.timer)
+	in.delayed.remove()
+	p := in.peer
+	if l.allowed(p, 8+len(d.Token)+len(body)) {
+		l.keep(in, l.emitMessage(p.addr, d))
+		l.Release(in)
+		return nil, nil
+	}
+	data := d.Append(nil)
 	l.keep(in, data)
-	l.emit(in.peer.addr, data)
-	return nil, nil
+	l.Release(in)
+	return nil, l.hold(at, p, held[P]{data: data})
+}
+
+// Release gives up a request that was accepted and is not to be answered. The
+// caller must not use it any more.
+func (l *Layer[P]) Release(in *Incoming[P]) {
+	if !in.open {
+		return
+	}
+	if in.Confirmable() && !in.acked {
+		l.acknowledge(in)
+	}
+	in.peer.open--
+	l.close(in)
+}
+
+// close ends the caller's hold on a message.
+func (l *Layer[P]) close(in *Incoming[P]) {
+	in.open = false
+	if in.gone {
+		l.recycleIn(in)
+	}
 }
 
 // keep keeps the acknowledgement for duplicates, as long as there is room.
@@ -193,50 +269,84 @@ func (l *Layer[P]) keep(in *Incoming[P], reply []byte) {
 	if in.gone {
 		return
 	}
-	in.reply = reply
-	l.bytes += len(reply)
-	l.shrink()
+	in.reply = append(in.reply[:0], reply...)
+	l.keeps(len(reply))
+	l.shrink(0)
 }
 
 // remember enters a message into the table of those accepted.
-func (l *Layer[P]) remember(now time.Time, ev Event[P]) (*Incoming[P], error) {
-	key := receivedKey[P]{ev.Peer, ev.hash}
-	if old := l.received[key]; old != nil {
-		if old.expires.After(now) {
-			return nil, ErrDuplicate
-		}
-		l.drop(old)
-	}
-	p, err := l.peer(now, ev.Peer)
+func (l *Layer[P]) remember(now moment, ev *Event[P]) (*Incoming[P], error) {
+	p, err := l.peer(now, &ev.Peer)
 	if err != nil {
 		return nil, err
 	}
-	in := &Incoming[P]{peer: p, hash: ev.hash, typ: ev.Message.Type, mid: ev.Message.MessageID, token: bytes.Clone(ev.Message.Token)}
-	in.timer.in = in
-	age := 0
-	in.expires = now.Add(l.lifetime)
-	if in.typ == coap.NonConfirmable {
-		age, in.expires = 1, now.Add(l.non)
+	l.earn(p, ev.size)
+	mid := ev.Message.MessageID
+	if !ev.judged || ev.accepted != l.accepted { // else it is new, as Receive saw
+		if old := p.seen.find(mid, ev.hash); old != nil {
+			if old.expires > now {
+				return nil, ErrDuplicate
+			}
+			l.drop(old)
+		}
 	}
-	l.received[key] = in
+	l.accepted++
+	in := l.newIncoming()
+	in.open = true // else it might be dropped at once, and become another
+	in.peer, in.hash, in.typ, in.mid = p, ev.hash, ev.Message.Type, mid
+	in.token = append(in.shortToken[:0], ev.Message.Token...)
+	age := 0
+	in.expires = now + int64(l.lifetime)
+	if in.typ == coap.NonConfirmable {
+		age, in.expires = 1, now+int64(l.non)
+	}
+	if excess := p.seen.enter(in, &p.received); excess != nil {
+		l.drop(excess)
+	}
+	l.remembered++
 	l.byAge[age].push(&in.byAge, in)
 	p.received.push(&in.ofPeer, in)
-	l.bytes += len(in.token)
+	l.keeps(overhead + len(in.token))
 	if p.received.n > l.cfg.PeerReceived {
 		l.drop(p.received.head.value)
 	}
-	l.shrink()
+	l.shrink(0)
 	return in, nil
 }
 
-// shrink drops the oldest of what is remembered until the limits hold.
-func (l *Layer[P]) shrink() {
-	for len(l.received) > l.cfg.MaxReceived || l.bytes > l.cfg.MaxBytes {
+func (l *Layer[P]) newIncoming() *Incoming[P] {
+	n := len(l.freeIn)
+	if n == 0 {
+		slab := make([]Incoming[P], 32)
+		for i := range slab {
+			slab[i].reply = slab[i].shortReply[:0]
+			l.freeIn = append(l.freeIn, &slab[i])
+		}
+		n = len(slab)
+	}
+	in := l.freeIn[n-1]
+	l.freeIn[n-1] = nil
+	l.freeIn = l.freeIn[:n-1]
+	return in
+}
+
+func (l *Layer[P]) recycleIn(in *Incoming[P]) {
+	if len(l.freeIn) < maxFree {
+		*in = Incoming[P]{}
+		in.reply = in.shortReply[:0]
+		l.freeIn = append(l.freeIn, in)
+	}
+}
+
+// shrink drops the oldest of what is remembered until the limits hold, with
+// room for so many bytes more.
+func (l *Layer[P]) shrink(room int) {
+	for l.remembered > l.cfg.MaxReceived || *l.total+room > l.cfg.MaxBytes {
 		con, non := l.byAge[0].head, l.byAge[1].head
 		switch {
 		case con == nil && non == nil:
 			return
-		case con == nil || non != nil && l.lifetime-l.non > con.value.expires.Sub(non.value.expires):
+		case con == nil || non != nil && int64(l.lifetime-l.non) > con.value.expires-non.value.expires:
 			l.drop(non.value)
 		default:
 			l.drop(con.value)
@@ -250,9 +360,13 @@ func (l *Layer[P]) drop(in *Incoming[P]) {
 		return
 	}
 	in.gone = true
-	l.bytes -= len(in.token) + len(in.reply)
-	in.reply = nil
+	l.keeps(-overhead - len(in.token) - len(in.reply))
+	in.reply = in.reply[:0]
 	in.byAge.remove()
 	in.ofPeer.remove()
-	delete(l.received, receivedKey[P]{in.peer.addr, in.hash})
+	in.peer.seen.remove(in)
+	l.remembered--
+	if !in.open {
+		l.recycleIn(in)
+	}
 }

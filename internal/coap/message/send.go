@@ -11,16 +11,18 @@ type Outgoing[P comparable] struct {
 	// Tag is what the caller gave to Send.
 	Tag any
 
-	peer    *peer[P]
-	con     bool
-	state   state
-	mid     uint16
-	size    int
-	data    []byte // nil once it need not be sent again
-	attempt int
-	timeout time.Duration
-	timer   timer[P]
-	queued  node[*Outgoing[P]] // in peer.waiting or peer.recent
+	peer     *peer[P]
+	con      bool
+	state    state
+	mid      uint16
+	attempt  int
+	timeout  time.Duration
+	withheld bool               // it waits for its peer to show that it receives
+	due      moment             // in Layer.ending
+	index    int                // in Layer.again, plus one; 0: none
+	data     []byte             // empty once it need not be sent again
+	queued   node[*Outgoing[P]] // in a list of its peer's
+	ends     node[*Outgoing[P]] // in Layer.ending
 }
 
 // state is where an outgoing message stands.
@@ -33,12 +35,6 @@ const (
 	done                 // forgotten
 )
 
-// sentKey is what an acknowledgement or a Reset refers to (RFC 7252 §4.2).
-type sentKey[P comparable] struct {
-	peer P
-	mid  uint16
-}
-
 // Peer returns the address it goes to.
 func (o *Outgoing[P]) Peer() P { return o.peer.addr }
 
@@ -48,60 +44,89 @@ func (o *Outgoing[P]) Confirmable() bool { return o.con }
 // Send sends a message of type Confirmable or NonConfirmable, a request, a
 // response or a ping (Empty); its message ID is drawn here. A confirmable one
 // is retransmitted until it is acknowledged, reset, forgotten or given up; it
-// waits while NSTART others to that peer are unacknowledged. The errors are
+// waits while NSTART others to that peer are unacknowledged. A non-confirmable
+// one without a tag is sent and forgotten: it returns nil. The errors are
 // ErrFull and ErrNoMessageID.
 func (l *Layer[P]) Send(now time.Time, to P, d coap.Datagram, tag any) (*Outgoing[P], error) {
-	var err error
-	if d.MessageID, err = l.MessageID(now, to); err != nil {
-		return nil, err
-	}
-	return l.SendAs(now, to, d, tag)
+	return l.send(l.at(now), &to, d, tag, false)
 }
 
 // MessageID draws a message ID for [Layer.SendAs]. The errors are those of Send.
 func (l *Layer[P]) MessageID(now time.Time, to P) (uint16, error) {
-	p, err := l.peer(now, to)
+	at := l.at(now)
+	p, err := l.peer(at, &to)
 	if err != nil {
 		return 0, err
 	}
-	return l.messageID(now, p)
+	return l.messageID(at, p)
 }
 
 // SendAs is [Layer.Send] for a message that has its message ID: drawn by
 // MessageID, so that the message is known before it goes out, or by an earlier
 // process that may have sent it.
 func (l *Layer[P]) SendAs(now time.Time, to P, d coap.Datagram, tag any) (*Outgoing[P], error) {
+	return l.send(l.at(now), &to, d, tag, true)
+}
+
+func (l *Layer[P]) send(now moment, to *P, d coap.Datagram, tag any, drawn bool) (*Outgoing[P], error) {
 	p, err := l.peer(now, to)
 	if err != nil {
 		return nil, err
 	}
+	con := d.Type == coap.Confirmable
+	if !con && tag == nil {
+		if !drawn {
+			if d.MessageID, err = l.messageID(now, p); err != nil {
+				return nil, err
+			}
+		}
+		if l.allowed(p, 8+len(d.Token)+len(d.Body)) {
+			l.emitMessage(p.addr, d)
+			return nil, nil
+		}
+		return nil, l.hold(now, p, held[P]{data: d.Append(nil)})
+	}
 	size := 8 + len(d.Token) + len(d.Body)
-	if l.under >= l.cfg.MaxSent || p.sent >= l.cfg.PeerSent || l.bytes+size > l.cfg.MaxBytes && !l.spare(size) {
+	if l.under >= l.cfg.MaxSent || p.sent >= l.cfg.PeerSent || !l.spare(overhead+size) {
 		return nil, ErrFull
 	}
-	o := &Outgoing[P]{Tag: tag, peer: p, con: d.Type == coap.Confirmable}
-	o.timer.out = o
-	o.mid = d.MessageID
-	if old := l.sent[sentKey[P]{to, o.mid}]; old != nil {
-		l.Forget(now, old)
+	if !drawn {
+		if d.MessageID, err = l.messageID(now, p); err != nil {
+			return nil, err
+		}
 	}
-	data := d.Append(make([]byte, 0, size))
-	l.sent[sentKey[P]{to, o.mid}] = o
+	mid := d.MessageID
+	if old := p.find(mid); old != nil {
+		l.forget(now, old)
+	}
+	o := l.newOutgoing()
+	o.Tag, o.peer, o.con, o.mid = tag, p, con, mid
+	p.enter(o)
 	l.under++
 	p.sent++
-	if !o.con {
+	l.keeps(overhead)
+	if !con {
 		o.state = landed
-		l.emit(to, data)
-		l.timers.set(&o.timer, now.Add(l.non))
-		p.recent.push(&o.queued, o)
-		if p.recent.n > recentNon {
-			l.Forget(now, p.recent.head.value)
+		l.end(1, o, now+int64(l.non))
+		if d.Code.IsRequest() { // its caller ends it
+			p.flight.push(&o.queued, o)
+		} else if p.recent.push(&o.queued, o); p.recent.n > recentNon {
+			l.forget(now, p.recent.head.value)
+		}
+		if l.allowed(p, size) {
+			l.emitMessage(p.addr, d)
+			return o, nil
+		}
+		if err := l.hold(now, p, held[P]{data: d.Append(nil), out: o}); err != nil {
+			l.forget(now, o)
+			return nil, err
 		}
 		return o, nil
 	}
-	o.data, o.size = data, len(data)
-	l.bytes += o.size
+	o.data = d.Append(o.data[:0])
+	l.keeps(len(o.data))
 	if p.flying >= l.cfg.NStart {
+		o.state = waiting
 		p.waiting.push(&o.queued, o)
 		return o, nil
 	}
@@ -109,59 +134,101 @@ func (l *Layer[P]) SendAs(now time.Time, to P, d coap.Datagram, tag any) (*Outgo
 	return o, nil
 }
 
+// maxFree bounds the messages kept for use again, and maxKept the buffer that
+// one of them may bring along.
+const (
+	maxFree = 1 << 12
+	maxKept = 1 << 11
+)
+
+func (l *Layer[P]) newOutgoing() *Outgoing[P] {
+	n := len(l.freeOut)
+	if n == 0 {
+		return new(Outgoing[P])
+	}
+	o := l.freeOut[n-1]
+	l.freeOut[n-1] = nil
+	l.freeOut = l.freeOut[:n-1]
+	o.state = waiting
+	return o
+}
+
+// recycle takes a message back that its owner has ended, and so holds no more.
+// It stays done, so that to end it twice is no harm.
+func (l *Layer[P]) recycle(o *Outgoing[P]) {
+	if len(l.freeOut) < maxFree && cap(o.data) <= maxKept {
+		*o = Outgoing[P]{state: done, data: o.data[:0]}
+		l.freeOut = append(l.freeOut, o)
+	}
+}
+
 // spare drops what is remembered of received messages for size bytes to send.
 func (l *Layer[P]) spare(size int) bool {
-	l.cfg.MaxBytes -= size
-	l.shrink()
-	l.cfg.MaxBytes += size
-	return l.bytes+size <= l.cfg.MaxBytes
+	if *l.total+size > l.cfg.MaxBytes {
+		l.shrink(size)
+	}
+	return *l.total+size <= l.cfg.MaxBytes
 }
 
 // launch transmits a confirmable message for the first time (§4.2).
-func (l *Layer[P]) launch(now time.Time, o *Outgoing[P]) {
+func (l *Layer[P]) launch(now moment, o *Outgoing[P]) {
 	o.state = flying
 	o.peer.flying++
+	o.peer.flight.push(&o.queued, o)
 	jitter := float64(l.cfg.Rand()>>11) / (1 << 53)
 	o.timeout = time.Duration(float64(l.cfg.AckTimeout) * (1 + jitter*(l.cfg.AckRandomFactor-1)))
-	l.emit(o.peer.addr, o.data)
-	l.timers.set(&o.timer, now.Add(o.timeout))
+	l.transmit(now, o)
 }
 
-// due handles the deadline of an outgoing message and reports whether it is
-// given up.
-func (l *Layer[P]) due(now time.Time, o *Outgoing[P]) (gaveUp bool) {
-	if o.state != flying { // its lifetime is over
-		l.Forget(now, o)
-		return false
+// transmit sends a confirmable message, unless its peer has not shown that it
+// receives and has had enough.
+func (l *Layer[P]) transmit(now moment, o *Outgoing[P]) {
+	if o.withheld = !l.allowed(o.peer, len(o.data)); !o.withheld {
+		l.emit(o.peer.addr, o.data)
+	} else {
+		l.withheld++
+		l.probe(now, o.peer)
 	}
+	l.again.set(o, now+int64(o.timeout))
+}
+
+// due handles the deadline of a confirmable message and reports whether it is
+// given up.
+func (l *Layer[P]) due(now moment, o *Outgoing[P]) (gaveUp bool) {
 	if o.attempt >= l.cfg.MaxRetransmit {
-		l.Forget(now, o)
+		l.forget(now, o)
 		return true
 	}
 	o.attempt++
 	o.timeout *= 2
-	l.emit(o.peer.addr, o.data)
-	l.timers.set(&o.timer, now.Add(o.timeout))
+	l.transmit(now, o)
 	return false
+}
+
+// end keeps a message that is not to be transmitted again until a moment.
+func (l *Layer[P]) end(class int, o *Outgoing[P], at moment) {
+	o.due = at
+	l.ending[class].push(&o.ends, o)
 }
 
 // landed ends the retransmission. The message stays known for its lifetime,
 // since a response may still refer to it.
-func (l *Layer[P]) landed(now time.Time, o *Outgoing[P]) {
+func (l *Layer[P]) landed(now moment, o *Outgoing[P]) {
 	if o.state != flying {
 		return
 	}
 	o.state = landed
 	o.peer.flying--
-	l.bytes -= o.size
-	o.data, o.size = nil, 0
-	l.timers.set(&o.timer, now.Add(l.lifetime))
+	l.keeps(-len(o.data))
+	o.data = o.data[:0]
+	l.again.stop(o)
+	l.end(0, o, now+int64(l.lifetime))
 	l.nextWaiting(now, o.peer)
 }
 
 // nextWaiting launches what NSTART held back.
-func (l *Layer[P]) nextWaiting(now time.Time, p *peer[P]) {
-	for p.flying < l.cfg.NStart && p.waiting.head != nil {
+func (l *Layer[P]) nextWaiting(now moment, p *peer[P]) {
+	for !p.gone && p.flying < l.cfg.NStart && p.waiting.head != nil {
 		o := p.waiting.head.value
 		o.queued.remove()
 		p.touched = now
@@ -170,22 +237,31 @@ func (l *Layer[P]) nextWaiting(now time.Time, p *peer[P]) {
 }
 
 // Forget ends a message: it is not transmitted again, and nothing that comes
-// in refers to it. A message that is done is left alone, as is nil.
+// in refers to it. The caller must not use it any more: it may become another
+// message. Nil is left alone.
 func (l *Layer[P]) Forget(now time.Time, o *Outgoing[P]) {
 	if o == nil || o.state == done {
 		return
 	}
+	l.forget(l.at(now), o)
+	l.recycle(o)
+}
+
+// forget ends a message that its owner may still hold.
+func (l *Layer[P]) forget(now moment, o *Outgoing[P]) {
+	if o.state == done {
+		return
+	}
 	was := o.state
 	o.state = done
-	l.timers.stop(&o.timer)
+	l.again.stop(o)
 	o.queued.remove()
-	l.bytes -= o.size
-	o.data, o.size = nil, 0
+	o.ends.remove()
+	l.keeps(-overhead - len(o.data))
+	o.data = o.data[:0]
 	l.under--
 	o.peer.sent--
-	if key := (sentKey[P]{o.peer.addr, o.mid}); l.sent[key] == o {
-		delete(l.sent, key)
-	}
+	o.peer.remove(o)
 	if was == flying {
 		o.peer.flying--
 		l.nextWaiting(now, o.peer)

@@ -1,57 +1,79 @@
 package message
 
-import (
-	"container/heap"
-	"time"
-)
+// moment is a time in nanoseconds since the layer's first call.
+type moment = int64
 
-// timer is a deadline of a message received (its acknowledgement is due) or
-// sent (its retransmission, or its end). It stands in its owner.
-type timer[P comparable] struct {
-	at    time.Time
-	index int // in the heap, plus one; 0 means not set
-	in    *Incoming[P]
-	out   *Outgoing[P]
+// retransmissions is a heap of deadlines, the next one first. The back-off is
+// jittered (RFC 7252 §4.2), so that only these need one: every other deadline
+// is a constant time away and waits in a list.
+type retransmissions[P comparable] []retransmission[P]
+
+type retransmission[P comparable] struct {
+	at  moment
+	out *Outgoing[P]
 }
 
-type timers[P comparable] []*timer[P]
-
-func (t timers[P]) Len() int           { return len(t) }
-func (t timers[P]) Less(i, j int) bool { return t[i].at.Before(t[j].at) }
-func (t timers[P]) Swap(i, j int) {
-	t[i], t[j] = t[j], t[i]
-	t[i].index, t[j].index = i+1, j+1
-}
-
-// Push implements heap.Interface.
-func (t *timers[P]) Push(x any) {
-	x.(*timer[P]).index = len(*t) + 1
-	*t = append(*t, x.(*timer[P]))
-}
-
-// Pop implements heap.Interface.
-func (t *timers[P]) Pop() any {
-	last := len(*t) - 1
-	x := (*t)[last]
-	(*t)[last] = nil
-	*t = (*t)[:last]
-	x.index = 0
-	return x
-}
-
-// set puts the deadline in place, whether or not one was set.
-func (t *timers[P]) set(x *timer[P], at time.Time) {
-	x.at = at
-	if x.index == 0 {
-		heap.Push(t, x)
-	} else {
-		heap.Fix(t, x.index-1)
+// set puts a deadline in place, whether or not one was set.
+func (t *retransmissions[P]) set(o *Outgoing[P], at moment) {
+	if o.index == 0 {
+		*t = append(*t, retransmission[P]{at, o})
+		o.index = len(*t)
 	}
+	i := o.index - 1
+	(*t)[i].at = at
+	t.down(t.up(i))
 }
 
 // stop removes the deadline, if there is one.
-func (t *timers[P]) stop(x *timer[P]) {
-	if x.index != 0 {
-		heap.Remove(t, x.index-1)
+func (t *retransmissions[P]) stop(o *Outgoing[P]) {
+	if o.index == 0 {
+		return
 	}
+	i, last := o.index-1, len(*t)-1
+	o.index = 0
+	moved := (*t)[last]
+	(*t)[last] = retransmission[P]{}
+	*t = (*t)[:last]
+	if i < last {
+		t.put(i, moved)
+		t.down(t.up(i))
+	}
+}
+
+func (t retransmissions[P]) put(i int, r retransmission[P]) {
+	t[i] = r
+	r.out.index = i + 1
+}
+
+func (t retransmissions[P]) up(i int) int {
+	r := t[i]
+	for i > 0 {
+		parent := (i - 1) / 4
+		if t[parent].at <= r.at {
+			break
+		}
+		t.put(i, t[parent])
+		i = parent
+	}
+	t.put(i, r)
+	return i
+}
+
+func (t retransmissions[P]) down(i int) {
+	r := t[i]
+	for {
+		least := i
+		at := r.at
+		for c := 4*i + 1; c < min(4*i+5, len(t)); c++ {
+			if t[c].at < at {
+				least, at = c, t[c].at
+			}
+		}
+		if least == i {
+			break
+		}
+		t.put(i, t[least])
+		i = least
+	}
+	t.put(i, r)
 }

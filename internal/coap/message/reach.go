@@ -1,0 +1,142 @@
+package message
+
+import "github.com/oscorelay/oscorelay/internal/coap"
+
+// reach is what is known of whether a peer receives at its address. Whoever
+// can put any source address on a datagram must not have more sent there than
+// a small multiple of what it sends itself (RFC 7252 §11.3, RFC 9175 §2.4).
+//
+// A peer shows it by an acknowledgement or a Reset that names one of our
+// message IDs, which begin at a random number. Where what it is owed is more
+// than what it may get, it is asked: with a ping, an empty confirmable message
+// that every endpoint answers with a Reset (RFC 7252 §4.3). What it is owed is
+// held until then.
+type reach[P comparable] struct {
+	shown   bool
+	credit  int // bytes that it may still be sent
+	wrong   int // acknowledgements and Resets that name no message of ours
+	asked   bool
+	heldOut int // bytes in holding
+	holding []held[P]
+}
+
+// held is a datagram that waits until its peer has shown that it receives.
+type held[P comparable] struct {
+	data []byte
+	out  *Outgoing[P] // what it is, if that is kept
+}
+
+const (
+	maxWrong  = 16      // of 65536 guesses
+	maxHeld   = 4       // datagrams, a peer
+	maxCredit = 1 << 16 // bytes
+)
+
+// ping is the tag of the layer's own question.
+type ping struct{}
+
+// earn gives credit for what came in.
+func (l *Layer[P]) earn(p *peer[P], size int) {
+	if l.cfg.Amplification > 0 && !p.reach.shown {
+		p.reach.credit = min(p.reach.credit+l.cfg.Amplification*size, maxCredit)
+	}
+}
+
+// allowed reports whether so many bytes may be sent to a peer, and counts them.
+func (l *Layer[P]) allowed(p *peer[P], size int) bool {
+	if l.cfg.Amplification <= 0 || p.reach.shown {
+		return true
+	}
+	if p.reach.credit < size {
+		return false
+	}
+	p.reach.credit -= size
+	return true
+}
+
+// hold keeps a datagram until its peer has shown that it receives, and asks it.
+func (l *Layer[P]) hold(now moment, p *peer[P], h held[P]) error {
+	l.withheld++
+	if len(p.reach.holding) >= maxHeld || !l.spare(len(h.data)) {
+		return ErrFull
+	}
+	l.keeps(len(h.data))
+	p.reach.heldOut += len(h.data)
+	p.reach.holding = append(p.reach.holding, h)
+	l.probe(now, p)
+	return nil
+}
+
+// probe asks a peer, unless it is being asked or has guessed too often.
+func (l *Layer[P]) probe(now moment, p *peer[P]) {
+	if p.reach.asked || p.reach.wrong >= maxWrong || l.under >= l.cfg.MaxSent {
+		return
+	}
+	mid, err := l.messageID(now, p)
+	if err != nil {
+		return
+	}
+	if old := p.find(mid); old != nil {
+		l.forget(now, old)
+	}
+	o := l.newOutgoing()
+	o.Tag, o.peer, o.con, o.mid = ping{}, p, true, mid
+	p.enter(o)
+	l.under++
+	p.sent++
+	o.data = coap.Datagram{Type: coap.Confirmable, MessageID: mid}.Append(o.data[:0])
+	l.keeps(overhead + len(o.data))
+	p.reach.asked = true
+	p.reach.credit += len(o.data) * (l.cfg.MaxRetransmit + 1) // it is less than any request
+	l.launch(now, o)
+}
+
+// answeredBy notes that a message named one of ours, or that it did not.
+func (l *Layer[P]) answeredBy(now moment, p *peer[P], ours bool) {
+	if l.cfg.Amplification <= 0 || p.reach.shown {
+		return
+	}
+	if !ours {
+		p.reach.wrong++
+		return
+	}
+	if p.reach.wrong >= maxWrong {
+		return // it may have guessed
+	}
+	p.reach.shown = true
+	for _, h := range p.reach.holding {
+		if h.out == nil || h.out.state != done {
+			l.emit(p.addr, h.data)
+		}
+	}
+	l.dropHeld(p)
+	for n := p.flight.head; n != nil; n = n.next {
+		if o := n.value; o.state == flying && o.withheld {
+			o.withheld = false
+			l.emit(p.addr, o.data)
+		}
+	}
+}
+
+func (l *Layer[P]) dropHeld(p *peer[P]) {
+	l.keeps(-p.reach.heldOut)
+	p.reach.heldOut, p.reach.holding = 0, nil
+}
+
+// gaveUp tells the caller of a message that was given up. A ping that was not
+// answered takes with it what it was to set free.
+func (l *Layer[P]) gaveUp(o *Outgoing[P], f func(Event[P])) {
+	if o.Tag != (ping{}) {
+		f(Event[P]{Kind: GaveUp, Peer: o.peer.addr, Sent: o})
+		return
+	}
+	p := o.peer
+	holding := p.reach.holding
+	l.dropHeld(p)
+	p.reach.asked = false
+	for _, h := range holding {
+		if h.out != nil && h.out.state != done {
+			f(Event[P]{Kind: GaveUp, Peer: p.addr, Sent: h.out})
+		}
+	}
+}

@@ -1,0 +1,61 @@
+package message
+
+// seen is the accepted messages of a peer, by the last bits of their message
+// ID. Endpoints draw message IDs in turn, so that neighbours in time are
+// neighbours in memory, which a table by hash would scatter.
+type seen[P comparable] struct {
+	places []*Incoming[P] // a power of two of them, each the head of a chain
+}
+
+// Messages that share a place are looked at one by one: a peer that gives many
+// the same message ID has the oldest of them forgotten.
+const (
+	maxChain  = 16
+	maxPlaces = 1 << 16
+)
+
+// find returns the message with this ID and these bytes, or nil.
+func (s *seen[P]) find(mid uint16, hash uint64) *Incoming[P] {
+	if len(s.places) == 0 {
+		return nil
+	}
+	for in := s.places[int(mid)&(len(s.places)-1)]; in != nil; in = in.chain {
+		if in.hash == hash && in.mid == mid {
+			return in
+		}
+	}
+	return nil
+}
+
+// enter puts a message in. all are those that are in already. It returns the
+// one that must go, if the place has too many.
+func (s *seen[P]) enter(in *Incoming[P], all *list[*Incoming[P]]) (excess *Incoming[P]) {
+	if n := len(s.places); all.n >= n && n < maxPlaces {
+		s.places = make([]*Incoming[P], max(2*n, 2))
+		for x := all.head; x != nil; x = x.next {
+			s.put(x.value)
+		}
+	}
+	s.put(in)
+	last, n := in, 1
+	for ; last.chain != nil; last = last.chain {
+		n++
+	}
+	if n > maxChain {
+		return last
+	}
+	return nil
+}
+
+func (s *seen[P]) put(in *Incoming[P]) {
+	place := &s.places[int(in.mid)&(len(s.places)-1)]
+	in.chain, *place = *place, in
+}
+
+func (s *seen[P]) remove(in *Incoming[P]) {
+	at := &s.places[int(in.mid)&(len(s.places)-1)]
+	for *at != in {
+		at = &(*at).chain
+	}
+	*at, in.chain = in.chain, nil
+}
