@@ -3,8 +3,6 @@ package peer
 import (
 	"fmt"
 	"net/netip"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"sync"
 	"testing"
@@ -292,20 +290,6 @@ func (e *eventLog) await(t testing.TB, name string, from int, what string, ok fu
 		}
 		e.changed.Wait()
 	}
-}
-
-// javaSpec is a Java program of an installed component. The short-lived
-// machine compiles little and collects simply.
-func javaSpec(t testing.TB, name, component string, more []string, class string, args ...string) Spec {
-	t.Helper()
-	dir := Component(t, component)
-	java, err := exec.LookPath("java")
-	if err != nil {
-		t.Skip("java is not installed")
-	}
-	words := append([]string{"-Xmx192m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"}, more...)
-	words = append(words, "-cp", filepath.Join(dir, "classes")+":"+filepath.Join(dir, "lib", "*"), class)
-	return Spec{Name: name, Path: java, Args: append(words, args...)}
 }
 
 func decimal(port uint16) string { return strconv.Itoa(int(port)) }

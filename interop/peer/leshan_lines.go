@@ -40,8 +40,6 @@ func leshanLines(t testing.TB, component, name, class string, args ...string) *L
 	return l
 }
 
-var quietLogs = []string{"-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"}
-
 // startLines starts a program that takes commands and tells events as JSON
 // lines, and waits until it is ready.
 func startLines(t testing.TB, s Spec) (*Process, *eventLog, func(LeshanCommand) (LeshanReply, error)) {
