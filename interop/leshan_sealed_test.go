@@ -34,10 +34,10 @@ func lwm2mContext(device byte) peer.Context {
 
 // everySealedOperation plays what Leshan M15's own OSCORE server can do. It
 // takes single observations for composite ones once they are sealed.
-func everySealedOperation(t *testing.T, server *peer.Leshan, device *peer.LeshanDevice) {
+func everySealedOperation(t *testing.T, server *peer.Leshan, device lwm2mDevice) {
 	t.Helper()
-	ep := device.Endpoint
-	if got := server.Read(t, ep, "/3/0/0").Values["/3/0/0"]; got != "peer" {
+	ep := device.Name()
+	if got := server.Read(t, ep, "/3/0/0").Values["/3/0/0"]; got != device.Manufacturer() {
 		t.Errorf("/3/0/0 is %q", got)
 	}
 	server.Write(t, ep, "/3/0/14", "+07")

@@ -3,13 +3,12 @@
 package interop
 
 import (
-	"encoding/hex"
-	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 
+	"github.com/oscorelay/oscorelay/internal/sim"
+	"github.com/oscorelay/oscorelay/interop/ours"
 	"github.com/oscorelay/oscorelay/interop/peer"
 )
 
@@ -18,54 +17,60 @@ type leshanServer struct {
 	name, component string
 	start           func(t testing.TB) *peer.Leshan
 	composite       bool // its interface has composite operations
-	octets          bool // it shows octets where the device's objects are newer than it: object 3 version 1.2
-}
-
-// text and number are how the server shows a value of Leshan's own client.
-func (s leshanServer) text(v string) string {
-	if s.octets {
-		return hex.EncodeToString([]byte(v))
-	}
-	return v
-}
-
-func (s leshanServer) number(v int) string {
-	if s.octets {
-		return fmt.Sprintf("%02x", v)
-	}
-	return strconv.Itoa(v)
 }
 
 var leshanServers = []leshanServer{
-	{"M4", "leshan-demo", peer.LeshanDemo, false, true},
-	{"M15", "leshan", peer.Leshan15, true, false},
-	{"M18", "leshan18", peer.Leshan18, true, false},
+	{"M4", "leshan-demo", peer.LeshanDemo, false},
+	{"M15", "leshan", peer.Leshan15, true},
+	{"M18", "leshan18", peer.Leshan18, true},
 }
 
-// TestHarnessLeshan lets Leshan's own client stand before each server, with
-// nothing in between: what fails here is the harness or Leshan.
+// lwm2mDevice is a device that registered: ours, or Leshan's own client.
+type lwm2mDevice interface {
+	Name() string
+	Manufacturer() string
+	Battery(t testing.TB, level int)
+	Executed() int
+	Update(t testing.TB)
+	Send(t testing.TB, paths ...string)
+	Leave(t testing.TB)
+	Mark() int
+	AwaitPackage(t testing.TB, mark, bytes int)
+}
+
+// TestHarnessLeshan lets Leshan's own client, and then our device, stand before
+// each server with nothing in between: what fails here is the harness, a
+// device or Leshan.
 func TestHarnessLeshan(t *testing.T) {
 	t.Parallel()
 	for _, s := range leshanServers {
 		t.Run(s.name, func(t *testing.T) {
 			t.Parallel()
 			server := s.start(t)
-			device := peer.LeshanDevicePlain(t, "coap://"+server.Addr.String(), "plain")
-			server.AwaitRegistered(t, 0, "plain")
-			everyLeshanOperation(t, s, server, device)
+			theirs := peer.LeshanDevicePlain(t, "coap://"+server.Addr.String(), "theirs")
+			server.AwaitRegistered(t, 0, "theirs")
+			everyLeshanOperation(t, s, server, theirs)
+			ours := ours.StartDevice(t, server.Addr, "ours", nil, sim.DeviceConfig{})
+			ours.Register(t)
+			server.AwaitRegistered(t, 0, "ours")
+			everyLeshanOperation(t, s, server, ours)
 		})
 	}
 }
 
-// everyLeshanOperation plays what a server can do to Leshan's own client.
-func everyLeshanOperation(t *testing.T, s leshanServer, server *peer.Leshan, device *peer.LeshanDevice) {
+// largeImage is what is written as firmware, in bytes.
+const largeImage = 100_000
+
+// everyLeshanOperation plays what a server can do to a device, and a device to
+// a server.
+func everyLeshanOperation(t *testing.T, s leshanServer, server *peer.Leshan, device lwm2mDevice) {
 	t.Helper()
-	ep := device.Endpoint
-	if got := server.Read(t, ep, "/3/0/0").Values["/3/0/0"]; got != s.text("peer") {
+	ep := device.Name()
+	if got := server.Read(t, ep, "/3/0/0").Values["/3/0/0"]; got != device.Manufacturer() {
 		t.Errorf("/3/0/0 is %q", got)
 	}
 	server.Write(t, ep, "/3/0/14", "+07")
-	if got := server.Read(t, ep, "/3/0/14").Values["/3/0/14"]; got != s.text("+07") {
+	if got := server.Read(t, ep, "/3/0/14").Values["/3/0/14"]; got != "+07" {
 		t.Errorf("/3/0/14 is %q after the write", got)
 	}
 	server.Execute(t, ep, "/3/0/4")
@@ -79,7 +84,7 @@ func everyLeshanOperation(t *testing.T, s leshanServer, server *peer.Leshan, dev
 	from := server.Seen()
 	server.Observe(t, ep, "/3/0/9")
 	device.Battery(t, 77)
-	server.AwaitNotification(t, from, ep, "/3/0/9", s.number(77))
+	server.AwaitNotification(t, from, ep, "/3/0/9", "77")
 	server.CancelObserve(t, ep, "/3/0/9")
 
 	if s.composite {
@@ -90,15 +95,14 @@ func everyLeshanOperation(t *testing.T, s leshanServer, server *peer.Leshan, dev
 		}
 		device.Battery(t, 78)
 		server.AwaitNotification(t, from, ep, "/3/0/9", "78")
-		if got := server.ReadComposite(t, ep, "/3/0/0", "/3/0/9").Values["/3/0/0"]; got != "peer" {
+		if got := server.ReadComposite(t, ep, "/3/0/0", "/3/0/9").Values["/3/0/0"]; got != device.Manufacturer() {
 			t.Errorf("the composite read has /3/0/0 %q", got)
 		}
 	}
 
-	seen := device.Seen()
-	image := strings.Repeat("a5", 100_000)
-	server.Do(t, peer.LeshanCommand{Op: "write", Endpoint: ep, Path: "/5/0/0", Opaque: image}).Must(t, 204, "100 KB")
-	device.Await(t, seen, "write of 100 KB", func(e peer.LeshanEvent) bool { return e.Path == "/5/0/0" && e.Bytes == 100_000 })
+	mark := device.Mark()
+	writeImage(ep).must(t, server)
+	device.AwaitPackage(t, mark, largeImage)
 
 	server.Trace(t, ep)
 	from = server.Seen()
@@ -108,4 +112,16 @@ func everyLeshanOperation(t *testing.T, s leshanServer, server *peer.Leshan, dev
 	server.Await(t, from, "update", func(e peer.LeshanEvent) bool { return e.Kind == "updated" && e.Endpoint == ep })
 	device.Leave(t)
 	server.Await(t, from, "deregistration", func(e peer.LeshanEvent) bool { return e.Kind == "deregistered" && e.Endpoint == ep })
+}
+
+// imageWrite is the command that writes the image.
+type imageWrite peer.LeshanCommand
+
+func writeImage(ep string) imageWrite {
+	return imageWrite{Op: "write", Endpoint: ep, Path: "/5/0/0", Opaque: strings.Repeat("a5", largeImage)}
+}
+
+func (w imageWrite) must(t *testing.T, server *peer.Leshan) {
+	t.Helper()
+	server.Do(t, peer.LeshanCommand(w)).Must(t, 204, "the write of the image")
 }

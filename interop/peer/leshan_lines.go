@@ -99,15 +99,21 @@ func startLines(t testing.TB, s Spec) (*Process, *eventLog, func(LeshanCommand) 
 // LeshanDevice is Leshan M15's own client: an LwM2M device with objects 3 and 5.
 type LeshanDevice struct {
 	*Process
-	Endpoint string
+	endpoint string
 	events   *eventLog
 	call     func(LeshanCommand) (LeshanReply, error)
 }
 
+// Name is the endpoint name.
+func (d *LeshanDevice) Name() string { return d.endpoint }
+
+// Manufacturer is what it has as /3/0/0.
+func (d *LeshanDevice) Manufacturer() string { return "peer" }
+
 // LeshanDevicePlain starts the client without OSCORE.
 func LeshanDevicePlain(t testing.TB, uri, ep string, more ...string) *LeshanDevice {
 	t.Helper()
-	d := &LeshanDevice{Endpoint: ep}
+	d := &LeshanDevice{endpoint: ep}
 	args := append([]string{"client", "--uri=" + uri, "--ep=" + ep}, more...)
 	d.Process, d.events, d.call = startLines(t, javaSpec(t, "Leshan client "+ep, "leshan", quietLogs, "peer.Leshan15", args...))
 	return d
@@ -160,8 +166,14 @@ func (d *LeshanDevice) Await(t testing.TB, from int, what string, ok func(Leshan
 	return d.events.await(t, d.name, from, what, ok)
 }
 
-// Seen gives the number of events so far.
-func (d *LeshanDevice) Seen() int { return d.events.seen() }
+// Mark gives the number of events so far.
+func (d *LeshanDevice) Mark() int { return d.events.seen() }
+
+// AwaitPackage waits until a firmware image of the length was written.
+func (d *LeshanDevice) AwaitPackage(t testing.TB, mark, bytes int) {
+	t.Helper()
+	d.Await(t, mark, fmt.Sprintf("write of %d bytes", bytes), func(e LeshanEvent) bool { return e.Path == "/5/0/0" && e.Bytes == bytes })
+}
 
 // Executed counts how often a resource ran.
 func (d *LeshanDevice) Executed() int {

@@ -37,6 +37,7 @@ import org.eclipse.leshan.core.californium.oscore.cf.OscoreStore;
 import org.eclipse.leshan.core.californium.oscore.cf.StaticOscoreStore;
 import org.eclipse.leshan.core.model.LwM2mModelRepository;
 import org.eclipse.leshan.core.model.ObjectLoader;
+import org.eclipse.leshan.core.model.ObjectModel;
 import org.eclipse.leshan.core.oscore.OscoreSetting;
 import org.eclipse.leshan.core.request.BindingMode;
 import org.eclipse.leshan.core.request.ContentFormat;
@@ -55,7 +56,9 @@ final class Client15 {
 
 	static void run(Options o) throws Exception {
 		String uri = o.get("uri", "coap://127.0.0.1:5683");
-		ObjectsInitializer objects = new ObjectsInitializer(new LwM2mModelRepository(ObjectLoader.loadAllDefault()).getLwM2mModel());
+		List<ObjectModel> models = ObjectLoader.loadAllDefault();
+		models.removeIf(m -> m.id == 3 && m.version.equals("1.2")); // M4 knows 1.1 and shows octets of what is newer
+		ObjectsInitializer objects = new ObjectsInitializer(new LwM2mModelRepository(models).getLwM2mModel());
 		if (o.has("oscore")) {
 			int instance = 0;
 			objects.setInstancesForObject(LwM2mId.OSCORE, new Oscore(instance, Leshan15.oscore(o.get("oscore", ""))));
