@@ -19,26 +19,27 @@ import (
 type Device struct {
 	*sim.Device
 	events
-	name string
+	t     testing.TB
+	name  string
+	cfg   sim.DeviceConfig
+	entry keys.Entry
+	store *keys.Memory // nil in plain
 }
 
 // StartDevice starts a device that talks to the address, with OSCORE if it has
-// a context. It is not registered.
+// a context; cfg.OSCORE then may say more, but has no keyring. The device is
+// not registered.
 func StartDevice(t testing.TB, server netip.AddrPort, ep string, c *peer.Context, cfg sim.DeviceConfig) *Device {
 	t.Helper()
-	d := &Device{name: ep}
 	cfg.Endpoint, cfg.Server, cfg.Confirm = ep, server.String(), true
+	d := &Device{t: t, name: ep, cfg: cfg}
 	if c != nil {
-		ring := keys.New(keys.NewMemory())
-		if _, err := ring.AddNew(t.Context(), Config{}.entry(t, *c, true)); err != nil {
+		d.store, d.entry = keys.NewMemory(), Config{}.entry(t, *c, true)
+		if err := keys.DeclareNew(t.Context(), d.store, &d.entry.Params); err != nil {
 			t.Fatal(err)
 		}
-		cfg.Peer, cfg.OSCORE = other, &gocoap.Config{Keyring: ring, Event: d.add}
 	}
-	var err error
-	if d.Device, err = sim.NewDevice(cfg); err != nil {
-		t.Fatal(err)
-	}
+	d.start()
 	t.Cleanup(func() {
 		d.Close()
 		d.log(t, "our device "+ep)
@@ -49,6 +50,38 @@ func StartDevice(t testing.TB, server netip.AddrPort, ep string, c *peer.Context
 		}
 	})
 	return d
+}
+
+func (d *Device) start() {
+	d.t.Helper()
+	cfg := d.cfg
+	if d.store != nil {
+		ring := keys.New(d.store)
+		if _, err := ring.Add(d.t.Context(), d.entry.Clone()); err != nil {
+			d.t.Fatal(err)
+		}
+		sealed := gocoap.Config{}
+		if cfg.OSCORE != nil {
+			sealed = *cfg.OSCORE
+		}
+		sealed.Keyring, sealed.Event = ring, d.add
+		cfg.Peer, cfg.OSCORE = other, &sealed
+	}
+	var err error
+	if d.Device, err = sim.NewDevice(cfg); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// Crash ends the device as kill -9 does and starts it again at its address:
+// what was in memory is gone, its registration with it, the numbers in the
+// store are not.
+func (d *Device) Crash() {
+	d.t.Helper()
+	d.cfg.Listen = d.Addr().String()
+	d.Close()
+	d.store.Restart()
+	d.start()
 }
 
 // devicePatience bounds whatever a device asks or awaits.
