@@ -16,6 +16,7 @@ func init() {
 		{"observe", "follow a resource, sealed", observe},
 		{"serve", "run a sealed demonstration server", serve},
 		{"agent", "stay connected and send requests from JSON lines", agent},
+		{"sim", "run a small LwM2M device or server, in plain or sealed", runSim},
 		{"edhoc", "shake hands with a peer that shares no secret (EDHOC, RFC 9528)", runEDHOC},
 		{"decode", "explain captured messages and decrypt them", decode},
 		{"diagnose", "find the field that is wrong in a key", diagnose},

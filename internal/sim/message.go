@@ -213,4 +213,3 @@ func (p packet) fill(m *pool.Message) {
 		m.SetBody(bytes.NewReader(p.payload))
 	}
 }
-

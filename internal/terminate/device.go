@@ -1,0 +1,176 @@
+package terminate
+
+import (
+	"time"
+
+	"github.com/oscorelay/oscorelay/keys/bolt"
+)
+
+// device is what is remembered of a device while the process lives.
+type device struct {
+	name     string // of its context
+	endpoint string
+	index    uint32
+
+	at       hop // where it was last heard of; not valid: never
+	plain    bool
+	sealed   bool // was heard sealed
+	seen     time.Time
+	location string // of its registration, as the backend gave it
+
+	up, down     int                  // exchanges under way
+	asked        map[string]*downlink // by the backend's token
+	observing    map[string]*uplink   // what the device observes, by its token
+	observations int                  // in asked
+	asleep       int                  // of them those to be taken up
+	trouble      trouble
+}
+
+// trouble is why a device does not get through, for people.
+type trouble struct {
+	at   time.Time
+	what string
+}
+
+// load returns a device, read from the store if it is not in memory. It takes
+// the lock.
+func (g *Gateway) load(name string) (*device, error) {
+	g.mu.Lock()
+	d := g.devices[name]
+	g.mu.Unlock()
+	if d != nil {
+		return d, nil
+	}
+	d = &device{name: name, endpoint: g.cfg.Endpoint(name)}
+	var kept []bolt.Observation
+	err := g.cfg.Store.View(g.ctx, func(tx *bolt.Tx) (err error) {
+		kept, err = d.read(tx)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.enter(d, kept)
+}
+
+// loadIndex is load by the index.
+func (g *Gateway) loadIndex(index uint32) (*device, error) {
+	g.mu.Lock()
+	d := g.byIndex[index]
+	g.mu.Unlock()
+	if d != nil {
+		return d, nil
+	}
+	name, ok, err := g.cfg.Store.ByIndex(g.ctx, index)
+	if err != nil {
+		return nil, err
+	}
+	if !ok || !g.cfg.Accepts(name) {
+		return nil, errNoDevice
+	}
+	return g.load(name)
+}
+
+// enter puts a device into the tables; another may have been quicker.
+func (g *Gateway) enter(d *device, kept []bolt.Observation) (*device, error) {
+	if old := g.devices[d.name]; old != nil {
+		return old, nil
+	}
+	if _, ok := upstreamAddr(g.cfg.Upstream, d.index); !ok {
+		return nil, errNoPlace
+	}
+	if len(g.devices) >= g.cfg.MaxDevices && !g.dropDevice() {
+		return nil, errTooMany
+	}
+	g.devices[d.name], g.byIndex[d.index] = d, d
+	if d.plain && d.at.remote.IsValid() {
+		g.plain[d.at.remote] = d
+	}
+	for _, o := range kept {
+		g.keep(d, o)
+	}
+	return d, nil
+}
+
+// dropDevice forgets a device that nothing is under way with, among a few.
+func (g *Gateway) dropDevice() bool {
+	var oldest *device
+	n := 0
+	for _, d := range g.devices {
+		if n++; n > 64 {
+			break
+		}
+		if d.up+d.down+len(d.asked)+len(d.observing) == 0 && (oldest == nil || d.seen.Before(oldest.seen)) {
+			oldest = d
+		}
+	}
+	if oldest == nil {
+		return false
+	}
+	g.remove(oldest)
+	return true
+}
+
+func (g *Gateway) remove(d *device) {
+	delete(g.devices, d.name)
+	delete(g.byIndex, d.index)
+	if g.plain[d.at.remote] == d {
+		delete(g.plain, d.at.remote)
+	}
+}
+
+// Forget ends what is under way with a device whose context was removed or
+// replaced. Call it after the context has left the keyring.
+func (g *Gateway) Forget(context string) {
+	g.e.Forget(context)
+	var out sending
+	g.locked(&out, func() {
+		d := g.devices[context]
+		if d == nil {
+			return
+		}
+		now := time.Now()
+		for _, x := range d.asked {
+			g.endDownlink(now, x)
+		}
+		for _, u := range d.observing {
+			g.endUplink(now, u)
+		}
+		g.remove(d)
+	})
+}
+
+// moved reports whether a device's request comes from elsewhere than its last.
+func (g *Gateway) moved(name, source string) bool {
+	d, err := g.load(name)
+	if err != nil {
+		return true
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return d.at.remote.IsValid() && !d.plain && d.at.remote.String() != source
+}
+
+// heard notes that a device was heard, by a request that is verified and no
+// replay, and fresh if it came from another address (endpoint.Config.Moved).
+func (g *Gateway) heard(now time.Time, d *device, from hop, plain bool) {
+	d.seen = now
+	d.trouble = trouble{}
+	if d.at != from || d.plain != plain || !plain && !d.sealed {
+		if d.at.remote.IsValid() && d.at.remote != from.remote {
+			g.c.moved.Add(1)
+		}
+		if g.plain[d.at.remote] == d {
+			delete(g.plain, d.at.remote)
+		}
+		d.at, d.plain = from, plain
+		d.sealed = d.sealed || !plain
+		if plain {
+			g.plain[from.remote] = d
+		}
+		g.db.put(d.name, factAddress, d.appendAddress(nil))
+	}
+	g.wake(d)
+}

@@ -1,0 +1,217 @@
+package terminate
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/oscorelay/oscorelay/keys/bolt"
+)
+
+// What is kept of a device.
+const (
+	factAddress  = "address"  // see appendAddress
+	factLocation = "location" // of its registration
+	factSeed     = "seed"     // of a gateway, under gatewayName
+)
+
+// gatewayName is no context's: a name holds no control character.
+const gatewayName = "\x01gateway"
+
+// behind writes to the store what need not be there before a message goes out,
+// many changes in one transaction.
+type behind struct {
+	store *bolt.Store
+	log   *slog.Logger
+
+	mu      sync.Mutex
+	work    []func(*bolt.Tx) error
+	wake    chan struct{}
+	closed  bool
+	done    chan struct{}
+	failure error
+}
+
+// maxBehind bounds what waits to be written; more waits for the disk.
+const maxBehind = 16384
+
+func newBehind(store *bolt.Store, log *slog.Logger) *behind {
+	b := &behind{store: store, log: log, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	go b.run()
+	return b
+}
+
+// add has a change written soon. A change that does not fit is lost, and with it
+// what it would have saved over a restart: never a number, never a key.
+func (b *behind) add(f func(*bolt.Tx) error) {
+	b.mu.Lock()
+	if len(b.work) < maxBehind {
+		b.work = append(b.work, f)
+	}
+	b.mu.Unlock()
+	select {
+	case b.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (b *behind) put(name, key string, data []byte) {
+	b.add(func(tx *bolt.Tx) error { return tx.PutFact(name, key, data) })
+}
+
+func (b *behind) run() {
+	defer close(b.done)
+	for {
+		b.mu.Lock()
+		work, closed := b.work, b.closed
+		b.work = nil
+		b.mu.Unlock()
+		if len(work) > 0 {
+			err := b.store.Update(context.Background(), func(tx *bolt.Tx) error {
+				for _, f := range work {
+					if err := f(tx); err != nil && !errors.Is(err, bolt.ErrNotBegun) && !errors.Is(err, bolt.ErrTooLong) {
+						return err
+					}
+				}
+				return nil
+			})
+			if err != nil && b.failure == nil {
+				b.failure = err
+				b.log.Error("the store takes nothing more: addresses and observations of now will not survive a restart", "error", err)
+			}
+			continue
+		}
+		if closed {
+			return
+		}
+		<-b.wake
+	}
+}
+
+func (b *behind) close() error {
+	b.mu.Lock()
+	b.closed = true
+	b.mu.Unlock()
+	select {
+	case b.wake <- struct{}{}:
+	default:
+	}
+	<-b.done
+	return b.failure
+}
+
+// appendAddress appends how and where the device was last heard.
+func (d *device) appendAddress(b []byte) []byte {
+	how := "sealed"
+	switch {
+	case d.plain && d.sealed:
+		how = "both"
+	case d.plain:
+		how = "plain"
+	}
+	return fmt.Appendf(b, "%s %s %s", how, d.at.remote, d.at.local)
+}
+
+func (d *device) parseAddress(b []byte) error {
+	how, rest, _ := strings.Cut(string(b), " ")
+	remote, local, _ := strings.Cut(rest, " ")
+	addr, err := netip.ParseAddrPort(remote)
+	if err != nil {
+		return err
+	}
+	d.at.remote = addr
+	d.at.local, _ = netip.ParseAddr(local) // none: the kernel's choice
+	d.plain, d.sealed = how != "sealed", how != "plain"
+	return nil
+}
+
+// read fills in what the store knows of a device.
+func (d *device) read(tx *bolt.Tx) (kept []bolt.Observation, err error) {
+	index, ok := tx.Index(d.name)
+	if !ok {
+		return nil, errNoDevice
+	}
+	d.index = index
+	if b, ok, err := tx.Fact(d.name, factAddress); err != nil {
+		return nil, err
+	} else if ok {
+		if err := d.parseAddress(b); err != nil {
+			return nil, fmt.Errorf("address of %q: %w", d.name, err)
+		}
+	}
+	if b, ok, err := tx.Fact(d.name, factLocation); err != nil {
+		return nil, err
+	} else if ok {
+		d.location = string(b)
+	}
+	err = tx.Observations(d.name, func(o bolt.Observation) error {
+		kept = append(kept, o)
+		return nil
+	})
+	return kept, err
+}
+
+// loadSeed reads what message IDs begin from, or makes it.
+func (g *Gateway) loadSeed() error {
+	return g.cfg.Store.Update(g.ctx, func(tx *bolt.Tx) error {
+		b, ok, err := tx.Fact(gatewayName, factSeed)
+		if err != nil {
+			return err
+		}
+		if !ok || len(b) != len(g.seed) {
+			b = make([]byte, len(g.seed))
+			_, _ = rand.Read(b) // never fails
+			if err := tx.PutFact(gatewayName, factSeed, b); err != nil {
+				return err
+			}
+		}
+		copy(g.seed[:], b)
+		return nil
+	})
+}
+
+// loadStart takes up what an earlier process left: observations, and unsafe
+// requests under way.
+func (g *Gateway) loadStart(now time.Time) error {
+	names := map[string]bool{}
+	var begun []journalled
+	err := g.cfg.Store.View(g.ctx, func(tx *bolt.Tx) error {
+		err := tx.Observations("", func(o bolt.Observation) error {
+			names[o.Peer] = true
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		return tx.Journal(func(x bolt.Exchange, o bolt.Outcome) error {
+			begun = append(begun, journalled{x, o})
+			names[x.Peer] = true
+			return nil
+		})
+	})
+	if err != nil {
+		return err
+	}
+	for name := range names {
+		if _, has := g.cfg.Keyring.Peer(name); !has || !g.cfg.Accepts(name) {
+			continue // another route's, or removed
+		}
+		d, err := g.load(name)
+		if err != nil && !errors.Is(err, errNoDevice) {
+			return err
+		}
+		if d != nil {
+			g.mu.Lock()
+			g.queueDormant(d)
+			g.mu.Unlock()
+		}
+	}
+	g.takeUp(now, begun)
+	return nil
+}

@@ -1,0 +1,421 @@
+package terminate
+
+import (
+	"container/list"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/oscorelay/oscorelay/internal/coap"
+	"github.com/oscorelay/oscorelay/internal/coap/message"
+	"github.com/oscorelay/oscorelay/internal/endpoint"
+	"github.com/oscorelay/oscorelay/internal/udp"
+)
+
+// hop is a device's address, and the one of this machine that it sent to.
+type hop struct {
+	remote netip.AddrPort
+	local  netip.Addr
+}
+
+type (
+	frontEvent = message.Event[hop]
+	frontIn    = message.Incoming[hop]
+	frontOut   = message.Outgoing[hop]
+	backEvent  = message.Event[uint32]
+	backIn     = message.Incoming[uint32]
+	backOut    = message.Outgoing[uint32]
+)
+
+// Gateway is a gateway that listens.
+type Gateway struct {
+	cfg      Config
+	e        *endpoint.Endpoint
+	front    *udp.Socket // toward devices
+	back     *udp.Socket // toward the backend, from all upstream addresses
+	db       *behind
+	c        counters
+	ctx      context.Context
+	cancel   context.CancelFunc
+	workers  sync.WaitGroup
+	seed     [32]byte
+	draining bool
+
+	mu        sync.Mutex
+	down      *message.Layer[hop]    // toward devices
+	up        *message.Layer[uint32] // toward the backend, by the device's index
+	devices   map[string]*device
+	byIndex   map[uint32]*device
+	plain     map[netip.AddrPort]*device // that speak without OSCORE, by their address
+	uplinks   map[backToken]*uplink
+	downlinks map[string]*downlink // by the token that the device has
+	journal   map[journalKey]*entry
+	waiting   list.List // exchange, in the order of their deadlines
+	dormant   list.List // *downlink: observations to be taken up, see revive
+	pool      []byte    // random bytes
+	swept     time.Time // the journal
+
+	rederivedMu sync.Mutex // not held together with mu by whoever takes it
+	rederived   []string   // whose context is a new one
+}
+
+// backToken is a token toward the backend, of a device.
+type backToken struct {
+	index uint32
+	token string
+}
+
+// Listen returns a gateway that has its sockets, and has read what an earlier
+// one left in the store. [Gateway.Serve] makes it work. Errors about the
+// configuration wrap [ErrConfig].
+func Listen(cfg Config) (*Gateway, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	g := &Gateway{
+		cfg: cfg, devices: map[string]*device{}, byIndex: map[uint32]*device{}, plain: map[netip.AddrPort]*device{},
+		uplinks: map[backToken]*uplink{}, downlinks: map[string]*downlink{}, journal: map[journalKey]*entry{},
+	}
+	g.ctx, g.cancel = context.WithCancel(context.Background())
+	g.db = newBehind(cfg.Store, cfg.Logger)
+	if err := g.loadSeed(); err != nil {
+		return nil, fmt.Errorf("terminate: the store: %w", err)
+	}
+	g.down = message.New[hop](message.Config{
+		AckTimeout: cfg.AckTimeout, NStart: cfg.DeviceNStart, ReuseIDs: true, FirstID: g.firstID,
+		MaxPeers: cfg.MaxDevices, MaxBytes: cfg.MaxBytes,
+	})
+	g.up = message.New[uint32](message.Config{
+		NStart: cfg.DeviceExchanges, ReuseIDs: true, FirstID: g.firstID, MaxPeers: cfg.MaxDevices, MaxBytes: cfg.MaxBytes,
+		// A request is acknowledged by its answer, or once its device has
+		// acknowledged it: until then the backend repeats it, over a restart too.
+		AckDelay: cfg.Timeout,
+	})
+	g.e = endpoint.New(endpoint.Config{
+		Keyring:         cfg.Keyring,
+		Allow:           func(peer string, _ coap.Code, _ string) bool { return cfg.Accepts(peer) },
+		Freshness:       func(string, coap.Code, string) endpoint.Freshness { return cfg.Freshness },
+		Moved:           g.moved,
+		Transparent:     true,
+		MaxObservations: cfg.MaxObservations,
+		Silent:          cfg.Silent,
+		Event:           g.event,
+	}, time.Now())
+	const buffer = 4 << 20
+	g.front, err = udp.Listen(cfg.Listen, udp.Options{Local: cfg.Listen.Addr().IsUnspecified(), MaxDatagram: cfg.MaxDatagram, ReadBuffer: buffer, WriteBuffer: buffer})
+	if err != nil {
+		return nil, fmt.Errorf("terminate: listen on %v: %w", cfg.Listen, err)
+	}
+	wildcard := netip.IPv4Unspecified()
+	if cfg.Backend.Addr().Is6() {
+		wildcard = netip.IPv6Unspecified()
+	}
+	g.back, err = udp.Listen(netip.AddrPortFrom(wildcard, cfg.UpstreamPort), udp.Options{Local: true, Freebind: !wildcard.Is4(), MaxDatagram: cfg.MaxDatagram, ReadBuffer: buffer, WriteBuffer: buffer})
+	if err != nil {
+		_ = g.front.Close()
+		return nil, fmt.Errorf("terminate: upstream port %d: %w", cfg.UpstreamPort, err)
+	}
+	if err := g.loadStart(time.Now()); err != nil {
+		_ = g.front.Close()
+		_ = g.back.Close()
+		return nil, fmt.Errorf("terminate: the store: %w", err)
+	}
+	return g, nil
+}
+
+// Addr returns the address that the gateway listens on.
+func (g *Gateway) Addr() netip.AddrPort { return g.front.Addr() }
+
+// Serve works until the context ends, then drains: what is under way has
+// Config.AckTimeout to be answered, new requests are left to be repeated.
+func (g *Gateway) Serve(ctx context.Context) error {
+	g.cfg.Logger.Info("terminating OSCORE", "route", g.cfg.Name, "listen", g.Addr().String(), "backend", g.cfg.Backend.String(),
+		"upstream", g.cfg.Upstream.String(), "upstream_port", g.cfg.UpstreamPort, "plain", g.cfg.Plain.String())
+	var frontTurn, backTurn sync.Mutex
+	for range g.cfg.Workers {
+		g.workers.Go(func() { g.read(g.front, &frontTurn, g.fromFront) })
+		g.workers.Go(func() { g.read(g.back, &backTurn, g.fromBack) })
+	}
+	g.workers.Go(g.tick)
+	<-ctx.Done()
+	g.drain()
+	g.cancel()
+	_ = g.front.Close()
+	_ = g.back.Close()
+	g.workers.Wait()
+	return g.db.close()
+}
+
+// drain waits for the answers under way.
+func (g *Gateway) drain() {
+	end := time.Now().Add(g.cfg.AckTimeout)
+	t := time.NewTicker(5 * time.Millisecond)
+	defer t.Stop()
+	for {
+		g.mu.Lock()
+		g.draining = true
+		left := g.waiting.Len()
+		g.mu.Unlock()
+		if left == 0 || time.Now().After(end) {
+			return
+		}
+		<-t.C
+	}
+}
+
+// batch is how many datagrams are taken in at once.
+const batch = 32
+
+// work is what a worker has in hand.
+type work struct {
+	in     [batch]udp.Packet
+	data   []byte // of in
+	out    sending
+	opened []opened
+	asked  []*downlink
+}
+
+// read takes in datagrams until the socket is closed. Workers take turns, so
+// that one that waits for storage holds up no other.
+func (g *Gateway) read(s *udp.Socket, turn *sync.Mutex, handle func(now time.Time, w *work, n int)) {
+	w := &work{}
+	for {
+		turn.Lock()
+		n, err := s.Read(w.in[:])
+		if err == nil {
+			w.data = w.data[:0]
+			for i := range w.in[:n] {
+				w.data = append(w.data, w.in[i].Data...)
+			}
+			at := w.data
+			for i := range w.in[:n] {
+				size := len(w.in[i].Data)
+				w.in[i].Data, at = at[:size:size], at[size:]
+			}
+		}
+		turn.Unlock()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			continue // an earlier datagram found no receiver
+		}
+		handle(time.Now(), w, n)
+	}
+}
+
+// sending are datagrams on their way out: collected under the lock, sent
+// without it.
+type sending struct{ front, back []udp.Packet }
+
+// collect takes what the layers have to send.
+func (g *Gateway) collect(s *sending) {
+	s.front, s.back = s.front[:0], s.back[:0]
+	for _, p := range g.down.Output() {
+		s.front = append(s.front, udp.Packet{Peer: p.Peer.remote, Local: p.Peer.local, Data: p.Data})
+	}
+	for _, p := range g.up.Output() {
+		local, _ := upstreamAddr(g.cfg.Upstream, p.Peer)
+		s.back = append(s.back, udp.Packet{Peer: g.cfg.Backend, Local: local, Data: p.Data})
+	}
+}
+
+func (g *Gateway) transmit(s *sending) {
+	if len(s.front) > 0 {
+		_, lost := g.front.Write(s.front)
+		g.c.unsent.Add(uint64(lost))
+	}
+	if len(s.back) > 0 {
+		_, lost := g.back.Write(s.back)
+		g.c.unsent.Add(uint64(lost))
+	}
+}
+
+// locked runs f under the lock and sends what comes of it.
+func (g *Gateway) locked(s *sending, f func()) {
+	g.mu.Lock()
+	f()
+	g.collect(s)
+	g.mu.Unlock()
+	g.transmit(s)
+}
+
+// fromFront handles datagrams of devices.
+func (g *Gateway) fromFront(now time.Time, w *work, n int) {
+	w.opened = w.opened[:0]
+	g.locked(&w.out, func() {
+		for i := range w.in[:n] {
+			p := &w.in[i]
+			ev := g.down.Receive(now, hop{p.Peer, p.Local}, p.Data)
+			switch ev.Kind {
+			case message.Request:
+				w.opened = append(w.opened, opened{ev: ev})
+			case message.Response:
+				g.deviceResponse(now, ev)
+			case message.Acknowledged:
+				g.deviceAcknowledged(ev)
+			case message.Reset, message.GaveUp:
+				g.deviceFailed(now, ev)
+			case message.None:
+				g.c.none(ev.Err)
+			}
+		}
+	})
+	if len(w.opened) == 0 {
+		return
+	}
+	for i := range w.opened {
+		g.open(now, &w.opened[i])
+	}
+	g.locked(&w.out, func() {
+		for i := range w.opened {
+			g.deviceRequest(now, &w.opened[i])
+		}
+	})
+	clear(w.opened)
+}
+
+// fromBack handles datagrams of the backend. Nothing else may speak there.
+func (g *Gateway) fromBack(now time.Time, w *work, n int) {
+	w.asked = w.asked[:0]
+	g.locked(&w.out, func() {
+		for i := range w.in[:n] {
+			p := &w.in[i]
+			index, ok := upstreamIndex(g.cfg.Upstream, p.Local)
+			if !ok || p.Peer != g.cfg.Backend {
+				g.c.stranger.Add(1)
+				continue
+			}
+			ev := g.up.Receive(now, index, p.Data)
+			switch ev.Kind {
+			case message.Request:
+				if d := g.backendRequest(now, ev); d != nil {
+					w.asked = append(w.asked, d)
+				}
+			case message.Response:
+				g.backendResponse(now, ev)
+			case message.Reset, message.GaveUp:
+				g.backendFailed(now, ev)
+			case message.None:
+				g.c.none(ev.Err)
+			}
+		}
+	})
+	for _, d := range w.asked {
+		g.begin(now, d, &w.out)
+	}
+	clear(w.asked)
+}
+
+// tick does what time has made due.
+func (g *Gateway) tick() {
+	t := time.NewTicker(50 * time.Millisecond)
+	defer t.Stop()
+	var out sending
+	swept := time.Now()
+	for {
+		select {
+		case <-g.ctx.Done():
+			return
+		case now := <-t.C:
+			var revive []*downlink
+			anew := g.takeRederived()
+			g.locked(&out, func() {
+				sweep := now.Sub(swept) > time.Second
+				if at, ok := g.down.Next(); sweep || ok && !at.After(now) {
+					g.down.Advance(now, func(ev frontEvent) { g.deviceFailed(now, ev) })
+				}
+				if at, ok := g.up.Next(); sweep || ok && !at.After(now) {
+					g.up.Advance(now, func(ev backEvent) { g.backendFailed(now, ev) })
+				}
+				g.expire(now)
+				for _, name := range anew {
+					g.contextChanged(now, name)
+				}
+				if sweep {
+					swept = now
+					g.expireJournal(now)
+				}
+				revive = g.nextDormant(max(1, g.cfg.Revive/20))
+			})
+			for _, d := range revive {
+				g.revive(now, d, &out)
+			}
+		}
+	}
+}
+
+// exchange is a request that waits for its answer.
+type exchange interface {
+	ended(g *Gateway, now time.Time) // its time is over
+	deadline() *wait
+}
+
+// wait is an exchange's place among those that wait.
+type wait struct {
+	since, until time.Time
+	place        *list.Element
+}
+
+// await enters an exchange; ok is false when there are too many.
+func (g *Gateway) await(now time.Time, x exchange) (ok bool) {
+	if g.waiting.Len() >= g.cfg.MaxExchanges {
+		return false
+	}
+	w := x.deadline()
+	g.settle(x)
+	w.since, w.until = now, now.Add(g.cfg.Timeout)
+	w.place = g.waiting.PushBack(x)
+	return true
+}
+
+// settle takes it out.
+func (g *Gateway) settle(x exchange) {
+	if w := x.deadline(); w.place != nil {
+		g.waiting.Remove(w.place)
+		w.place = nil
+	}
+}
+
+// expire ends exchanges whose time is over.
+func (g *Gateway) expire(now time.Time) {
+	for e := g.waiting.Front(); e != nil; e = g.waiting.Front() {
+		x := e.Value.(exchange)
+		if x.deadline().until.After(now) {
+			return
+		}
+		g.c.timeouts.Add(1)
+		g.settle(x)
+		x.ended(g, now)
+	}
+}
+
+// newToken draws a token that nobody can guess (RFC 7252 §5.3.1).
+func (g *Gateway) newToken() []byte {
+	if len(g.pool) < 8 {
+		g.pool = make([]byte, 4096)
+		_, _ = rand.Read(g.pool) // never fails
+	}
+	t := g.pool[:8:8]
+	g.pool = g.pool[8:]
+	return t
+}
+
+// firstID gives the first message ID toward a peer in this life of the store:
+// spread over all of them, so that it does not come upon those of the lives
+// before as long as their peers remember (RFC 7252 §4.4).
+func (g *Gateway) firstID(peer any) uint16 {
+	h := sha256.New()
+	h.Write(g.seed[:])
+	fmt.Fprint(h, peer)
+	base := binary.BigEndian.Uint16(h.Sum(nil))
+	return base + uint16(g.cfg.Store.Epoch()*40503) // 2^16 / golden ratio: each step lands in the widest gap
+}

@@ -1,0 +1,94 @@
+package terminate
+
+import (
+	"time"
+
+	"github.com/oscorelay/oscorelay/internal/coap"
+	"github.com/oscorelay/oscorelay/internal/coap/message"
+	"github.com/oscorelay/oscorelay/oscore"
+)
+
+// loadPlain finds the device that a request without OSCORE is of: by its
+// address, or by the endpoint name that it registers, which must be one that a
+// context is there for.
+func (g *Gateway) loadPlain(o *opened) {
+	g.mu.Lock()
+	o.dev = g.plain[o.ev.Peer.remote]
+	g.mu.Unlock()
+	m := &o.ev.Message
+	if m.Code != coap.POST || coap.Path(m.Body) != registrationPath {
+		return
+	}
+	o.dev = nil
+	ep, has := endpointName(m.Body)
+	if !has {
+		return
+	}
+	name := g.cfg.ContextOf(ep)
+	if _, known := g.cfg.Keyring.Peer(name); known && g.cfg.Accepts(name) {
+		o.dev, o.err = g.load(name)
+	}
+}
+
+// plainRequest refuses a request without OSCORE, or passes it on where the
+// policy allows.
+func (g *Gateway) plainRequest(now time.Time, o *opened) {
+	d := o.dev
+	refused := g.cfg.Plain == PlainRefuse || d == nil || o.err != nil
+	if !refused && d.sealed && !d.plain {
+		g.c.downgrades.Add(1)
+		g.trouble(now, d, "it was heard sealed before, and now registers in plain")
+		refused = g.cfg.Plain == PlainAccept
+	}
+	if refused {
+		g.c.plainRefused.Add(1)
+		if answer, ok := g.e.RefusePlain(now, o.ev.Peer.remote.String()); ok {
+			g.down.Refuse(o.ev, coap.Code(answer.Code), answer.Body)
+		}
+		return
+	}
+	in, err := g.down.AcceptRequest(now, o.ev)
+	if err != nil {
+		g.c.shed.Add(1)
+		return
+	}
+	g.c.plainPassed.Add(1)
+	g.heard(now, d, o.ev.Peer, true)
+	g.uplink(now, &uplink{dev: d, in: in, to: o.ev.Peer}, oscore.Message{Code: byte(o.ev.Message.Code), Body: o.ev.Message.Body})
+}
+
+// sendPlain sends a request of the backend to a device that speaks without
+// OSCORE: one whose last request that was passed on did.
+func (g *Gateway) sendPlain(now time.Time, d *downlink) {
+	if !d.dev.plain || g.cfg.Plain == PlainRefuse {
+		g.answerBackend(now, d, coap.ServiceUnavailable, refusal("the device has not been heard sealed"))
+		return
+	}
+	g.drop(now, d)
+	d.own = string(g.newToken())
+	g.downlinks[d.own] = d
+	d.to = d.dev.at
+	dg := coap.Datagram{Type: coap.NonConfirmable, Code: coap.Code(d.m.Code), Token: []byte(d.own), Body: d.m.Body}
+	if d.con {
+		dg.Type = coap.Confirmable
+	}
+	out, err := g.down.Send(now, d.to, dg, d)
+	g.sent(now, d, out, err)
+}
+
+// plainResponse passes the response of such a device on.
+func (g *Gateway) plainResponse(now time.Time, d *downlink, ev message.Event[hop]) {
+	m := &ev.Message
+	if !d.dev.plain || g.down.AcceptResponse(now, ev) != nil {
+		return
+	}
+	g.down.Forget(now, d.out)
+	d.out = nil
+	d.dev.seen = now
+	in := oscore.Message{Code: byte(m.Code), Body: append([]byte(nil), m.Body...)}
+	if _, notifies := observeOf(m.Body); notifies && d.observes && m.Code.IsSuccess() {
+		g.notification(now, d, m.Type, in)
+		return
+	}
+	g.response(now, d, m.Type, in)
+}

@@ -1,0 +1,131 @@
+package terminate
+
+import (
+	"strings"
+	"time"
+
+	"github.com/oscorelay/oscorelay/internal/coap"
+	"github.com/oscorelay/oscorelay/keys/bolt"
+	"github.com/oscorelay/oscorelay/oscore"
+)
+
+// registration is what a request of a device does at the registration interface
+// of LwM2M (OMA-TS-LightweightM2M_Core §6.2).
+type registration uint8
+
+const (
+	other registration = iota
+	registers
+	updates
+	deregisters
+)
+
+const registrationPath = "/rd"
+
+// register binds a registration to the context that it came under, since the
+// backend cannot: an endpoint name or a location that is not the device's own is
+// refused with the code returned. A registration without a name gets the
+// context's.
+func (g *Gateway) register(u *uplink, m oscore.Message) (out oscore.Message, bad coap.Code) {
+	path := coap.Path(m.Body)
+	switch code := coap.Code(m.Code); {
+	case path == registrationPath && code == coap.POST:
+		u.what = registers
+		name, has := endpointName(m.Body)
+		switch {
+		case !has:
+			opts, payload, err := coap.Split(m.Body)
+			if err != nil {
+				return m, coap.BadRequest
+			}
+			opts = opts.Add(coap.URIQuery, []byte("ep="+u.dev.endpoint))
+			m.Body = coap.AppendBody(nil, opts, payload)
+		case name != u.dev.endpoint:
+			g.trouble(time.Now(), u.dev, "it registers as "+printable(name)+", its context stands for "+printable(u.dev.endpoint))
+			return m, coap.BadRequest
+		}
+	case strings.HasPrefix(path, registrationPath+"/"):
+		if path != u.dev.location {
+			return m, coap.NotFound // the device registers anew
+		}
+		u.path = path
+		switch code {
+		case coap.POST:
+			u.what = updates
+		case coap.DELETE:
+			u.what = deregisters
+		}
+	}
+	return m, 0
+}
+
+// registered learns from the backend's answer where a registration stands.
+func (g *Gateway) registered(u *uplink, code coap.Code, body []byte) {
+	d := u.dev
+	location := d.location
+	switch {
+	case u.what == registers && code == coap.Created:
+		location = locationOf(body)
+	case u.what == deregisters && code == coap.Deleted, u.what == updates && code == coap.NotFound:
+		location = ""
+	default:
+		return
+	}
+	if location == d.location {
+		return
+	}
+	d.location = location
+	g.keepLocation(d)
+}
+
+func (g *Gateway) keepLocation(d *device) {
+	name, location := d.name, d.location
+	if location == "" {
+		g.db.add(func(tx *bolt.Tx) error { return tx.DeleteFact(name, factLocation) })
+		return
+	}
+	g.db.put(name, factLocation, []byte(location))
+}
+
+// endpointName returns the ep of a registration.
+func endpointName(body []byte) (name string, has bool) {
+	w := coap.Walk(body)
+	for w.Next() {
+		if w.Number != coap.URIQuery {
+			continue
+		}
+		if v, ok := strings.CutPrefix(string(w.Value), "ep="); ok {
+			if has {
+				return "\x00", true // two names are nobody's
+			}
+			name, has = v, true
+		}
+	}
+	return name, has
+}
+
+// locationOf returns the path in a response's Location-Path.
+func locationOf(body []byte) string {
+	var b strings.Builder
+	w := coap.Walk(body)
+	for w.Next() {
+		if w.Number == coap.LocationPath {
+			b.WriteByte('/')
+			b.Write(w.Value)
+		}
+	}
+	return b.String()
+}
+
+// printable returns a name that a device gave, for a log.
+func printable(s string) string {
+	if len(s) > 64 {
+		s = s[:64]
+	}
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, s)
+}
