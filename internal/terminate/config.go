@@ -64,6 +64,7 @@ type Config struct {
 
 	AckTimeout      time.Duration // ACK_TIMEOUT toward devices; 2 s
 	Timeout         time.Duration // how long a request waits for its answer; 93 s, MAX_TRANSMIT_WAIT
+	Drain           time.Duration // how long a gateway that ends waits for answers under way; AckTimeout
 	DeviceNStart    int           // NSTART toward a device; 4
 	MaxExchanges    int           // requests under way, both ways together; 65536
 	DeviceExchanges int           // and for one device, each way; 64
@@ -93,6 +94,7 @@ func (c Config) withDefaults() (Config, error) {
 	set(&c.UpstreamPort, 25683)
 	set(&c.AckTimeout, 2*time.Second)
 	set(&c.Timeout, 93*time.Second)
+	set(&c.Drain, c.AckTimeout)
 	set(&c.DeviceNStart, 4)
 	set(&c.MaxExchanges, 65536)
 	set(&c.DeviceExchanges, 64)

@@ -135,7 +135,7 @@ func Listen(cfg Config) (*Gateway, error) {
 func (g *Gateway) Addr() netip.AddrPort { return g.front.Addr() }
 
 // Serve works until the context ends, then drains: what is under way has
-// Config.AckTimeout to be answered, new requests are left to be repeated.
+// Config.Drain to be answered, new requests are left to be repeated.
 func (g *Gateway) Serve(ctx context.Context) error {
 	g.cfg.Logger.Info("terminating OSCORE", "route", g.cfg.Name, "listen", g.Addr().String(), "backend", g.cfg.Backend.String(),
 		"upstream", g.cfg.Upstream.String(), "upstream_port", g.cfg.UpstreamPort, "plain", g.cfg.Plain.String())
@@ -156,7 +156,7 @@ func (g *Gateway) Serve(ctx context.Context) error {
 
 // drain waits for the answers under way.
 func (g *Gateway) drain() {
-	end := time.Now().Add(g.cfg.AckTimeout)
+	end := time.Now().Add(g.cfg.Drain)
 	t := time.NewTicker(5 * time.Millisecond)
 	defer t.Stop()
 	for {

@@ -1,0 +1,163 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// config is the configuration file. What is left out has the default that
+// -print-config shows; the comments here are the ones that it prints.
+type config struct {
+	Drain duration `toml:"drain" comment:"how long a daemon that ends waits for requests under way"`
+
+	Store     storeConfig   `toml:"store" comment:"Where keys, sequence numbers, observations and the journal of requests are kept."`
+	Keys      keysConfig    `toml:"keys" comment:"Where keys come from, beside the administration API."`
+	Terminate []routeConfig `toml:"terminate,omitempty" comment:"A route: devices speak OSCORE to listen, the backend gets plain CoAP."`
+	Proxy     []proxyConfig `toml:"proxy,omitempty" comment:"A proxy that holds no key, as cmd/oscore-proxy."`
+	Admin     adminConfig   `toml:"admin" comment:"The administration API, and a page for a browser. Everything in it but /healthz asks for the token."`
+	Metrics   metricsConfig `toml:"metrics" comment:"/metrics for Prometheus and /healthz, without a token."`
+	Log       logConfig     `toml:"log" comment:"What is logged, on standard error."`
+}
+
+type storeConfig struct {
+	Dir       string `toml:"dir" comment:"directory of the store; back it up never, see docs/OPERATIONS.md"`
+	AnchorDir string `toml:"anchor_dir" comment:"directory of the anchors, which tell a restored or copied store; it lasts as long as dir and is not copied with it"`
+	RootKey   string `toml:"root_key" comment:"file with the key that the store is sealed under, mode 0600; made if it is missing. Empty: root.key in dir"`
+}
+
+type keysConfig struct {
+	Files []string `toml:"files" comment:"key files as 'oscore keys' writes them (TOML, JSON, CSV), seen from this end. Keys that the store does not know are tainted unless -fresh, or 'oscored ctl contexts add -fresh', said that they were never used"`
+}
+
+type routeConfig struct {
+	Name         string            `toml:"name" comment:"of the route, in logs, metrics and the journal; it must not change over a restart"`
+	Listen       string            `toml:"listen" comment:"UDP address that devices send to"`
+	Backend      string            `toml:"backend" comment:"UDP address of the server that speaks plain CoAP"`
+	Upstream     string            `toml:"upstream" comment:"source addresses toward the backend, one a device: a network that is local to this machine, or \"ports\": a port a device"`
+	UpstreamPort int               `toml:"upstream_port" comment:"source port toward the backend; the backend knows devices by it, so it must not change over a restart"`
+	Contexts     []string          `toml:"contexts" comment:"names of the contexts that may come in here, with * and ? as in a shell"`
+	Plain        string            `toml:"plain" comment:"requests without OSCORE: \"refuse\" (4.01), \"accept\" (until a device was seen sealed), \"observe\" (as accept, and count who is still plain)"`
+	Freshness    string            `toml:"freshness" comment:"when a device has to answer an Echo challenge: \"window\" (its replay window is lost), \"first\" (and at its first request), \"unsafe\" (and for requests that change something while nothing is known of their age), \"always\""`
+	Timeout      duration          `toml:"timeout" comment:"how long the backend has to answer"`
+	Limits       routeLimits       `toml:"limits" comment:"Beyond these, requests are answered 5.03."`
+	Endpoints    map[string]string `toml:"endpoints,omitempty" comment:"LwM2M endpoint name of a context, where it is another than the context's name."`
+}
+
+type routeLimits struct {
+	Exchanges     int `toml:"exchanges" comment:"requests under way"`
+	PeerExchanges int `toml:"peer_exchanges" comment:"requests under way of one device"`
+	Devices       int `toml:"devices" comment:"devices that have an upstream address"`
+}
+
+type proxyConfig struct {
+	Name      string       `toml:"name" comment:"of the proxy, in logs and metrics"`
+	Listen    string       `toml:"listen" comment:"UDP address to listen on"`
+	Forward   []string     `toml:"forward" comment:"networks that clients may name servers in; \"any\" for all"`
+	Via       string       `toml:"via" comment:"hand requests for a forward-proxy to the next proxy, host:port"`
+	PerClient bool         `toml:"per_client" comment:"a port for each client, so that a server can send it requests, as LwM2M servers do"`
+	Identity  string       `toml:"identity" comment:"names this proxy in 5.08 answers (RFC 8768)"`
+	HopLimit  int          `toml:"hop_limit" comment:"put into requests that have none, 1 to 255; negative puts none in"`
+	Timeout   duration     `toml:"timeout" comment:"a request that is not answered by then is answered 5.04"`
+	Route     []proxyRoute `toml:"route,omitempty" comment:"Where requests are led to; the first that matches is taken."`
+}
+
+type proxyRoute struct {
+	Host       string  `toml:"host,omitempty"`
+	KID        *string `toml:"kid,omitempty"`
+	KIDContext *string `toml:"kid_context,omitempty"`
+	To         string  `toml:"to"`
+}
+
+type adminConfig struct {
+	Listen    string `toml:"listen" comment:"loopback address; another one needs tls_cert. Empty: no administration API"`
+	TokenFile string `toml:"token_file" comment:"file with the token, mode 0600; made if it is missing. Empty: admin.token in the store's directory"`
+	TLSCert   string `toml:"tls_cert" comment:"certificate file (PEM)"`
+	TLSKey    string `toml:"tls_key" comment:"its key file (PEM)"`
+}
+
+type metricsConfig struct {
+	Listen string `toml:"listen" comment:"TCP address. Empty: no metrics; the administration API has them at /metrics, with its token"`
+}
+
+type logConfig struct {
+	Level  string `toml:"level" comment:"\"debug\", \"info\", \"warn\" or \"error\""`
+	Format string `toml:"format" comment:"\"text\" or \"json\""`
+}
+
+// duration is written "90s".
+type duration time.Duration
+
+// UnmarshalText reads a duration such as "90s".
+func (d *duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
+	if err == nil && v <= 0 {
+		err = errors.New("not above zero")
+	}
+	if err != nil {
+		return fmt.Errorf("%q is no duration: write 90s or 2m", b)
+	}
+	*d = duration(v)
+	return nil
+}
+
+// MarshalText writes what UnmarshalText reads.
+func (d duration) MarshalText() ([]byte, error) {
+	s := time.Duration(d).String()
+	if strings.HasSuffix(s, "m0s") {
+		s = s[:len(s)-2]
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = s[:len(s)-2]
+	}
+	return []byte(s), nil
+}
+
+// Defaults of routes and proxies.
+const (
+	defaultUpstream     = "127.64.0.0/10"
+	defaultUpstreamPort = 25683
+	portPerDevice       = "ports"
+)
+
+// newConfig returns the defaults, which a file then overwrites.
+func newConfig() *config {
+	return &config{
+		Drain: duration(10 * time.Second),
+		Store: storeConfig{Dir: "/var/lib/oscored", AnchorDir: "/var/lib/oscored-anchors"},
+		Keys:  keysConfig{Files: []string{}},
+		Admin: adminConfig{Listen: "127.0.0.1:5680"},
+		Log:   logConfig{Level: "info", Format: "text"},
+	}
+}
+
+// fill gives routes and proxies their defaults.
+func (c *config) fill() {
+	for i := range c.Terminate {
+		r := &c.Terminate[i]
+		def(&r.UpstreamPort, defaultUpstreamPort)
+		if r.Contexts == nil {
+			r.Contexts = []string{"*"}
+		}
+		def(&r.Plain, "refuse")
+		def(&r.Freshness, "unsafe")
+		def(&r.Timeout, duration(60*time.Second))
+		def(&r.Limits.Exchanges, 65536)
+		def(&r.Limits.PeerExchanges, 32)
+		def(&r.Limits.Devices, 1_000_000)
+	}
+	for i := range c.Proxy {
+		p := &c.Proxy[i]
+		def(&p.Identity, "oscored")
+		def(&p.HopLimit, 16)
+		def(&p.Timeout, duration(247*time.Second))
+	}
+}
+
+func def[T comparable](v *T, value T) {
+	var zero T
+	if *v == zero {
+		*v = value
+	}
+}

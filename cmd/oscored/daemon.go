@@ -1,0 +1,416 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/oscorelay/oscorelay/keys"
+	"github.com/oscorelay/oscorelay/keys/bolt"
+	"github.com/oscorelay/oscorelay/proxy"
+)
+
+// daemon is what runs.
+type daemon struct {
+	file  string // the configuration's, empty for the demonstration
+	log   *slog.Logger
+	level *slog.LevelVar
+	quiet *limiter // for what foreign datagrams cause
+	began time.Time
+
+	mu  sync.Mutex
+	cfg *config // as it takes effect now
+
+	provide func(context.Context, *bolt.Store) error // the demonstration's keys, nil
+
+	reg     *registry // nil without a [[terminate]]
+	routes  []*route
+	proxies []*runningProxy
+	servers []*webServer
+	notify  *notifier
+	survey  survey
+
+	ready    bool
+	draining bool
+	requests chan request // of the administration
+}
+
+// route is a running [[terminate]].
+type route struct {
+	engine
+	cfg  func() routeConfig
+	name string
+}
+
+// runningProxy is a running [[proxy]].
+type runningProxy struct {
+	*proxy.Proxy
+	name string
+}
+
+// request is what the administration API asks of the daemon's own loop.
+type request struct {
+	verb string // "reload" or "drain"
+	done chan error
+}
+
+// serve runs until it is told to end.
+func serve(ctx context.Context, f *flags, stdout, stderr io.Writer, signals <-chan os.Signal) error {
+	d := &daemon{file: f.config, level: &slog.LevelVar{}, began: time.Now(), requests: make(chan request)}
+	var files *keyFiles
+	var show func()
+	if f.config == "" {
+		demo, err := newDemo(f.listen)
+		if err != nil {
+			return err
+		}
+		defer demo.close()
+		d.cfg, files, show = demo.config, &keyFiles{}, func() { demo.show(stdout, d) }
+		f.init, d.provide = demo.init, demo.provide
+	} else {
+		c, l, err := readConfig(f.config)
+		if err != nil {
+			return err
+		}
+		if err := checkConfig(f.config, c, l); err != nil {
+			return err
+		}
+		if files, err = readKeyFiles(c.Keys.Files); err != nil {
+			return err
+		}
+		d.cfg = c
+	}
+	_ = d.level.UnmarshalText([]byte(d.cfg.Log.Level)) // checked
+	d.log = newLogger(stderr, d.cfg.Log.Format, d.level, os.Getenv("JOURNAL_STREAM") != "" || os.Getenv("INVOCATION_ID") != "" && os.Getenv("NOTIFY_SOCKET") != "")
+	d.quiet = newLimiter(d.log.Handler())
+	var err error
+	if d.notify, err = newNotifier(os.Getenv("NOTIFY_SOCKET")); err != nil {
+		d.log.Warn("the service manager hears nothing", "err", err)
+	}
+	defer d.notify.close()
+	if err := d.open(ctx, f, files); err != nil {
+		return errors.Join(err, d.close())
+	}
+	if f.once {
+		return d.close()
+	}
+	if err := d.listen(); err != nil {
+		return errors.Join(err, d.close())
+	}
+	err = d.loop(ctx, signals, show)
+	return errors.Join(err, d.close())
+}
+
+// open opens the store and takes the key files in.
+func (d *daemon) open(ctx context.Context, f *flags, files *keyFiles) error {
+	if len(d.cfg.Terminate) == 0 {
+		return nil // a proxy has no keys
+	}
+	s := &d.cfg.Store
+	store, err := bolt.Open(s.Dir, bolt.Options{Init: f.init, AnchorDir: s.AnchorDir, RootKey: s.RootKey})
+	if errors.Is(err, bolt.ErrMissing) && f.config != "" {
+		return fmt.Errorf("%w.\nThe store remembers which sequence numbers were used. Without it every key would begin at 0 again and repeat nonces, "+
+			"which gives the keys away; so nothing starts until a person has looked:\n"+
+			"  it was there before: bring back the directory or volume, or mend store.dir in %s\n"+
+			"  this is the first start, or the keys are new: oscored -config %s -init   (-init -fresh if the key files were never used anywhere)", err, f.config, f.config)
+	}
+	if err != nil {
+		return err
+	}
+	if reason := store.Taint(); reason != "" {
+		d.log.Error("the store's past is unknown: its contexts open messages and seal none", "dir", store.Dir(), "reason", reason, "next", keys.Mend)
+	}
+	if d.provide != nil {
+		if err := d.provide(ctx, store); err != nil {
+			return errors.Join(err, store.Close())
+		}
+	}
+	reg, res, err := openRegistry(ctx, store, files, f.fresh)
+	if err != nil {
+		if reg == nil {
+			return errors.Join(err, store.Close())
+		}
+		return errors.Join(err, reg.close())
+	}
+	d.reg = reg
+	d.log.Info("store open", "dir", store.Dir(), "epoch", store.Epoch(), "contexts", reg.ring.Len())
+	d.tell(res)
+	return nil
+}
+
+// tell logs what a look at the key files changed.
+func (d *daemon) tell(res syncResult) {
+	if n := len(res.Added) + len(res.Changed) + len(res.Removed); n > 0 {
+		d.log.Info("contexts of the key files", "added", len(res.Added), "changed", len(res.Changed), "removed", len(res.Removed))
+	}
+	if len(res.Tainted) > 0 {
+		d.log.Warn("contexts are tainted: they may have been used before, so they open messages and seal none", "count", len(res.Tainted), "names", few(res.Tainted),
+			"next", "if their secrets were never used anywhere: oscored ctl contexts add -fresh KEYFILE; else "+keys.Mend)
+	}
+}
+
+// listen opens all sockets.
+func (d *daemon) listen() error {
+	for i := range d.cfg.Terminate {
+		r, err := d.newRoute(&d.cfg.Terminate[i])
+		if err != nil {
+			return err
+		}
+		d.routes = append(d.routes, r)
+	}
+	if d.reg != nil {
+		d.reg.mu.Lock()
+		d.reg.forget = d.forget
+		d.reg.mu.Unlock()
+	}
+	for i := range d.cfg.Proxy {
+		p := &d.cfg.Proxy[i]
+		cfg, _, err := proxySettings(p)
+		if err != nil {
+			return err
+		}
+		cfg.Drain = time.Duration(d.cfg.Drain)
+		cfg.Logger = slog.New(d.quiet).With("proxy", p.Name)
+		x, err := proxy.Listen(cfg)
+		if err != nil {
+			return fmt.Errorf("proxy %q: %w%s", p.Name, err, inUse(err))
+		}
+		d.proxies = append(d.proxies, &runningProxy{x, p.Name})
+	}
+	return d.listenWeb()
+}
+
+// inUse adds the mend to an error about an address.
+func inUse(err error) string {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return ": another program has the address; 'ss -lnp' tells which"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return ": this machine has no such address; 'ip address' lists those it has"
+	case errors.Is(err, syscall.EACCES):
+		return ": a port below 1024 needs CAP_NET_BIND_SERVICE"
+	}
+	return ""
+}
+
+// forget tells every route that a context was removed or replaced.
+func (d *daemon) forget(name string) {
+	for _, r := range d.routes {
+		r.Forget(name)
+	}
+}
+
+// loop runs the routes until a signal or the administration ends it.
+func (d *daemon) loop(ctx context.Context, signals <-chan os.Signal, show func()) error {
+	run, stop := context.WithCancel(ctx)
+	defer stop()
+	failed := make(chan error, len(d.routes)+len(d.proxies)+len(d.servers))
+	var work, web sync.WaitGroup
+	for _, r := range d.routes {
+		d.log.Info("terminates", "route", r.name, "listen", r.Addr().String(), "backend", r.cfg().Backend, "plain", r.cfg().Plain)
+		work.Go(func() {
+			if err := r.Serve(run); err != nil {
+				failed <- fmt.Errorf("route %q: %w", r.name, err)
+			}
+		})
+	}
+	for _, p := range d.proxies {
+		d.log.Info("proxies", "proxy", p.name, "listen", p.Addr().String())
+		work.Go(func() {
+			if err := p.Serve(run); err != nil {
+				failed <- fmt.Errorf("proxy %q: %w", p.name, err)
+			}
+		})
+	}
+	for _, s := range d.servers {
+		d.log.Info(s.what, "listen", s.url)
+		web.Go(func() {
+			if err := s.serve(); err != nil {
+				failed <- err
+			}
+		})
+	}
+	defer func() {
+		for _, s := range d.servers {
+			s.close()
+		}
+		web.Wait()
+	}()
+	interval, err := watchdogInterval(os.Getenv)
+	if err != nil {
+		d.log.Warn("no watchdog", "err", err)
+	}
+	tick := time.NewTicker(limitEvery)
+	defer tick.Stop()
+	watch := time.NewTicker(max(time.Second, min(interval, 10*time.Second)))
+	if interval > 0 && interval < time.Second {
+		watch.Reset(interval)
+	}
+	defer watch.Stop()
+	d.setState(true, false)
+	d.notify.say("READY=1\nSTATUS=" + d.summary())
+	if show != nil {
+		show()
+	}
+	end := func(why string, err error) error {
+		d.setState(true, true)
+		d.notify.say("STOPPING=1\nSTATUS=draining")
+		d.log.Info("ends", "why", why, "drain", time.Duration(d.config().Drain).String())
+		stop()
+		ended := make(chan struct{})
+		go func() { work.Wait(); close(ended) }()
+		for {
+			select {
+			case <-ended:
+				d.quiet.flush(context.Background(), time.Now().Add(limitEvery))
+				d.log.Info("ended", "ran", time.Since(d.began).Round(time.Second).String(), "summary", d.summary())
+				return err
+			case s := <-signals:
+				if s != syscall.SIGHUP {
+					return errors.Join(err, errors.New("ended at once by a second signal: requests under way are lost, nothing else; the next start finds the store as after a crash"))
+				}
+			case q := <-d.requests:
+				q.done <- errors.New("the daemon is ending")
+			}
+		}
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return end("stopped", nil)
+		case err := <-failed:
+			return end("failure", err)
+		case s := <-signals:
+			if s == syscall.SIGHUP {
+				_ = d.reload(ctx) // logged
+				continue
+			}
+			return end(s.String(), nil)
+		case q := <-d.requests:
+			if q.verb == "reload" {
+				q.done <- d.reload(ctx)
+				continue
+			}
+			q.done <- nil
+			return end("drain asked for by the administration", nil)
+		case now := <-tick.C:
+			d.quiet.flush(ctx, now)
+			d.tellMigration()
+		case <-watch.C:
+			if err := d.healthy(ctx); err != nil {
+				return end("the store has stopped", err)
+			}
+			if interval > 0 {
+				d.notify.say("WATCHDOG=1")
+			}
+		}
+	}
+}
+
+func (d *daemon) setState(ready, draining bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.ready, d.draining = ready, draining
+}
+
+func (d *daemon) config() *config {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.cfg
+}
+
+// healthy returns why nothing can be sealed any more, nil if it can.
+func (d *daemon) healthy(ctx context.Context) error {
+	if d.reg == nil {
+		return nil
+	}
+	return d.reg.healthy(ctx)
+}
+
+// summary is a line for people.
+func (d *daemon) summary() string {
+	var s engineStats
+	for _, r := range d.routes {
+		x := r.Stats()
+		s.Requests += x.Requests
+		s.Devices += x.Devices
+	}
+	contexts := 0
+	if d.reg != nil && d.reg.ring != nil {
+		contexts = d.reg.ring.Len()
+	}
+	return fmt.Sprintf("%d routes, %d proxies, %d contexts, %d devices, %d requests", len(d.routes), len(d.proxies), contexts, s.Devices, s.Requests)
+}
+
+// tellMigration says how many devices are still plain where both are allowed.
+func (d *daemon) tellMigration() {
+	for _, r := range d.routes {
+		if s := r.Stats(); s.Plain > 0 {
+			slog.New(d.quiet).Info("devices are still plain", "route", r.name, "count", s.Plain)
+		}
+	}
+}
+
+// close ends what is left and closes the store.
+func (d *daemon) close() error {
+	for _, s := range d.servers {
+		s.close()
+	}
+	if d.reg == nil {
+		return nil
+	}
+	err := d.reg.close()
+	d.reg = nil
+	return err
+}
+
+// adminURLName is the file that tells oscored ctl where to ask.
+func adminURLName(c *config) string { return filepath.Join(c.Store.Dir, "admin.url") }
+
+// newRoute opens the sockets of a route.
+func (d *daemon) newRoute(c *routeConfig) (*route, error) {
+	backend, err := udpAddress(c.Backend)
+	if err != nil {
+		return nil, err
+	}
+	listen, err := udpAddress(c.Listen)
+	if err != nil {
+		return nil, err
+	}
+	r := &route{name: c.Name, cfg: func() routeConfig { return *d.routeConfig(c.Name) }}
+	if r.engine, err = newEngine(d, r, listen, backend); err != nil {
+		return nil, fmt.Errorf("route %q: %w%s", c.Name, err, inUse(err))
+	}
+	return r, nil
+}
+
+// routeConfig returns a route's settings as they are now.
+func (d *daemon) routeConfig(name string) *routeConfig {
+	c := d.config()
+	for i := range c.Terminate {
+		if c.Terminate[i].Name == name {
+			return &c.Terminate[i]
+		}
+	}
+	panic("cmd/oscored: a running route is not in the configuration: reload lets none go") // so it was checked
+}
+
+// acceptsContext reports whether a context may come in on a route.
+func (d *daemon) acceptsContext(route, context string) bool {
+	return accepts(d.routeConfig(route).Contexts, context)
+}
+
+// endpointName returns the LwM2M endpoint name that a context stands for.
+func (d *daemon) endpointName(route, context string) string {
+	if ep, ok := d.routeConfig(route).Endpoints[context]; ok {
+		return ep
+	}
+	return context
+}

@@ -1,0 +1,166 @@
+package main
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/oscorelay/oscorelay/oscore"
+	"github.com/oscorelay/oscorelay/proxy"
+)
+
+// newMetrics returns the handler of /metrics. What it shows it asks of the routes
+// when it is asked.
+func newMetrics(d *daemon) http.Handler {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &collector{d})
+	return promhttp.HandlerFor(reg, promhttp.HandlerOpts{})
+}
+
+// collector reads the daemon's state for Prometheus.
+type collector struct{ *daemon }
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("oscored_"+name, help, labels, nil)
+}
+
+var (
+	descInfo          = desc("build_info", "1, with the version.", "version")
+	descUp            = desc("store_up", "1 if the store writes, 0 if it has stopped: nothing is sealed then.")
+	descEpoch         = desc("store_epoch", "Starts of the store; it never goes back.")
+	descStoreTaint    = desc("store_tainted", "1 if the store's past was unknown at this start: restored, copied, or without its anchor.")
+	descContexts      = desc("contexts", "Contexts that there are, by where they are.", "state")
+	descTainted       = desc("contexts_tainted", "Contexts that seal nothing, because the history of their numbers is unknown.")
+	descRenew         = desc("contexts_renew", "Contexts whose key comes near the limit of its use.")
+	descHeadroom      = desc("sequence_headroom", "Sender sequence numbers left to the context that has the fewest.")
+	descRequests      = desc("requests_total", "Requests passed on, from devices (up) and from the backend (down).", "route", "direction")
+	descResponses     = desc("responses_total", "Responses passed back.", "route", "direction")
+	descNotifications = desc("notifications_total", "Notifications passed on.", "route")
+	descRefused       = desc("refused_total", "Messages refused or dropped, by reason.", "route", "reason")
+	descEvents        = desc("events_total", "What is neither passed nor refused, by kind.", "route", "event")
+	descExchanges     = desc("exchanges", "Requests under way.", "route")
+	descObservations  = desc("observations", "Observations.", "route")
+	descDevices       = desc("devices", "Devices seen since the start, sealed or plain.", "route", "security")
+	descStuck         = desc("devices_stuck", "Devices that cannot go on without help, by reason.", "route", "reason")
+	descLatency       = desc("forward_seconds", "From a request's datagram to its answer's, the backend's time included.", "route")
+	descProxy         = desc("proxy_messages_total", "Messages of a keyless proxy, by what came of them.", "proxy", "outcome")
+	descProxyNow      = desc("proxy_exchanges", "Requests under way in a keyless proxy.", "proxy")
+)
+
+// Describe implements prometheus.Collector.
+func (c *collector) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{
+		descInfo, descUp, descEpoch, descStoreTaint, descContexts, descTainted, descRenew, descHeadroom, descRequests, descResponses, descNotifications,
+		descRefused, descEvents, descExchanges, descObservations, descDevices, descStuck, descLatency, descProxy, descProxyNow,
+	} {
+		out <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *collector) Collect(out chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	count := func(d *prometheus.Desc, v uint64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	}
+	gauge(descInfo, 1, version())
+	if reg := c.reg; reg != nil {
+		gauge(descUp, flag01(reg.healthy(context.Background()) == nil))
+		gauge(descEpoch, float64(reg.store.Epoch()))
+		gauge(descStoreTaint, flag01(reg.store.Taint() != ""))
+		s := c.survey.get(reg, time.Now())
+		gauge(descContexts, float64(s.hot), "hot")
+		gauge(descContexts, float64(s.cold), "cold")
+		gauge(descTainted, float64(s.tainted))
+		gauge(descRenew, float64(s.renew))
+		gauge(descHeadroom, float64(s.headroom))
+	}
+	for _, r := range c.routes {
+		s := r.Stats()
+		count(descRequests, s.Requests, r.name, "up")
+		count(descResponses, s.Responses, r.name, "up")
+		count(descNotifications, s.Notifications, r.name)
+		for reason, n := range s.Refused {
+			count(descRefused, n, r.name, reason)
+		}
+		gauge(descExchanges, float64(s.Exchanges), r.name)
+		gauge(descObservations, float64(s.Observations), r.name)
+		gauge(descDevices, float64(s.Devices-s.Plain), r.name, "sealed")
+		gauge(descDevices, float64(s.Plain), r.name, "plain")
+	}
+	for _, p := range c.proxies {
+		s := p.Stats()
+		for outcome, n := range proxyCounters(s) {
+			count(descProxy, n, p.name, outcome)
+		}
+		gauge(descProxyNow, float64(s.Exchanges), p.name)
+	}
+}
+
+// proxyCounters are a proxy's counters by their names.
+func proxyCounters(s proxy.Stats) map[string]uint64 {
+	return map[string]uint64{
+		"requests": s.Requests, "responses": s.Responses, "refused": s.Refused, "shed": s.Shed, "timeouts": s.Timeouts,
+		"bad_gateway": s.BadGateway, "duplicates": s.Duplicates, "malformed": s.Malformed, "unmatched": s.Unmatched,
+	}
+}
+
+func flag01(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// survey goes through all contexts now and then: what it counts is no secret and
+// no hurry.
+type survey struct {
+	mu    sync.Mutex
+	taken time.Time
+	last  surveyed
+}
+
+type surveyed struct {
+	hot, cold, tainted, renew int
+	headroom                  uint64
+}
+
+// surveyEvery is how old a survey may be.
+const surveyEvery = time.Minute
+
+// get returns a survey that is recent.
+func (s *survey) get(reg *registry, now time.Time) surveyed {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.taken.IsZero() && now.Sub(s.taken) < surveyEvery {
+		return s.last
+	}
+	v := surveyed{headroom: oscore.MaxSequence + 1}
+	for p := range reg.ring.Peers() {
+		st := p.Status()
+		v.hot++
+		if st.Taint != nil {
+			v.tainted++
+		}
+		if st.Usage.Near() {
+			v.renew++
+		}
+		v.headroom = min(v.headroom, oscore.MaxSequence+1-st.NextSequence)
+	}
+	s.taken, s.last = now, v
+	return v
+}
+
+// expire makes the next look a new survey.
+func (s *survey) expire() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.taken = time.Time{}
+}

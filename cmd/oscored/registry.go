@@ -1,0 +1,363 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"sync"
+
+	"github.com/oscorelay/oscorelay/keys"
+	"github.com/oscorelay/oscorelay/keys/bolt"
+	"github.com/oscorelay/oscorelay/keys/keyfile"
+)
+
+// registry holds the contexts: those of the key files, those that came by the
+// administration API, their store and the keyring that routes use.
+type registry struct {
+	store *bolt.Store
+	ring  *keys.Keyring
+
+	mu      sync.Mutex        // one change at a time
+	sources map[string]string // names that came from key files, and which
+	forget  func(name string) // tells the routes, nil before they run
+}
+
+// keyFiles are the entries of all key files.
+type keyFiles struct {
+	entries []keys.Entry
+	source  map[string]string // file by name
+}
+
+// readKeyFiles reads key files. Every error names its file, and its line where
+// there is one.
+func readKeyFiles(names []string) (*keyFiles, error) {
+	out := &keyFiles{source: map[string]string{}}
+	for _, name := range names {
+		info, err := os.Stat(name)
+		if err != nil {
+			return nil, fmt.Errorf("%w: keys.files: %w", errConfig, err)
+		}
+		if info.Mode().Perm()&0o007 != 0 {
+			return nil, fmt.Errorf("%w: keys.files: %s can be read by everybody (mode %04o): chmod o= %s", errConfig, name, info.Mode().Perm(), name)
+		}
+		entries, err := readKeyFile(name)
+		if err != nil {
+			return nil, fmt.Errorf("%w: keys.files: %w", errConfig, err)
+		}
+		for _, e := range entries {
+			if other, taken := out.source[e.Name]; taken {
+				return nil, fmt.Errorf("%w: keys.files: %s: context %q stands in %s already: give it another name, or remove one", errConfig, name, e.Name, other)
+			}
+			out.source[e.Name] = name
+		}
+		out.entries = append(out.entries, entries...)
+	}
+	return out, nil
+}
+
+func readKeyFile(name string) ([]keys.Entry, error) {
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	format, err := keyfile.FormatOf(name, b)
+	if err != nil {
+		return nil, err
+	}
+	return keyfile.Parse(name, format, b)
+}
+
+// openRegistry takes the key files into an open store and makes its keyring.
+func openRegistry(ctx context.Context, store *bolt.Store, files *keyFiles, fresh bool) (*registry, syncResult, error) {
+	r := &registry{store: store, sources: map[string]string{}}
+	if err := r.loadSources(); err != nil {
+		return nil, syncResult{}, err
+	}
+	res, err := r.sync(ctx, files, fresh)
+	if err != nil {
+		return nil, res, err
+	}
+	r.ring, err = store.Keyring(ctx)
+	return r, res, err
+}
+
+// syncResult says what a look at the key files changed.
+type syncResult struct {
+	Added, Changed, Removed []string
+	Tainted                 []string // of the files' contexts
+}
+
+// sync makes the store, and the keyring if it is open, hold what the key files
+// do. It changes nothing if it returns an error before it wrote.
+func (r *registry) sync(ctx context.Context, files *keyFiles, fresh bool) (res syncResult, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var put []keys.Entry
+	for i := range files.entries {
+		e := &files.entries[i]
+		old, there, err := r.store.Entry(ctx, e.Name)
+		if err != nil {
+			return res, err
+		}
+		tainted := r.tainted(ctx, e) != nil
+		switch _, ours := r.sources[e.Name]; {
+		case !there:
+			res.Added = append(res.Added, e.Name)
+			put = append(put, *e)
+		case reflect.DeepEqual(normal(&old), normal(e)):
+			if fresh && tainted {
+				put = append(put, *e)
+			}
+		case !ours && !sameKeys(&old, e):
+			return res, fmt.Errorf("%w: %s: context %q came by the administration API with other keys: "+
+				"remove it there (oscored ctl contexts remove %s), or give this one another name", errConfig, files.source[e.Name], e.Name, e.Name)
+		default:
+			res.Changed = append(res.Changed, e.Name)
+			put = append(put, *e)
+		}
+		if tainted && !fresh {
+			res.Tainted = append(res.Tainted, e.Name)
+		}
+	}
+	for name := range r.sources {
+		if _, still := files.source[name]; !still {
+			if _, there, err := r.store.Entry(ctx, name); err != nil {
+				return res, err
+			} else if there {
+				res.Removed = append(res.Removed, name)
+			}
+		}
+	}
+	slices.Sort(res.Removed)
+	if err := r.fits(ctx, put, res.Removed); err != nil {
+		return res, err
+	}
+	// From here on something changes. What is gone goes first: it may have the
+	// identifiers of what comes.
+	if err := r.drop(ctx, res.Removed); err != nil {
+		return res, err
+	}
+	if err := r.put(ctx, fresh, put); err != nil {
+		return res, err
+	}
+	r.sources = files.source
+	return res, r.saveSources()
+}
+
+// fits returns an error if entries would stand in each other's way when others
+// are gone. Without those the store finds it out itself, before it writes.
+func (r *registry) fits(ctx context.Context, put []keys.Entry, removed []string) error {
+	if len(removed) == 0 || len(put) == 0 {
+		return nil
+	}
+	gone := map[string]bool{}
+	for _, name := range removed {
+		gone[name] = true
+	}
+	trial := keys.New(keys.NewMemory())
+	for _, e := range put {
+		gone[e.Name] = true
+		if _, err := trial.Add(ctx, e); err != nil {
+			return fmt.Errorf("%w: context %q: %w", errConfig, e.Name, err)
+		}
+	}
+	return r.store.Entries(ctx, func(e keys.Entry) error {
+		if gone[e.Name] {
+			return nil
+		}
+		_, err := trial.Add(ctx, e)
+		return err
+	})
+}
+
+// put writes entries, and takes them into the keyring if it is open. The caller
+// holds mu.
+func (r *registry) put(ctx context.Context, fresh bool, entries []keys.Entry) error {
+	if len(entries) == 0 {
+		return nil
+	}
+	if err := r.store.Put(ctx, fresh, entries...); err != nil {
+		if errors.Is(err, keys.ErrDuplicate) || errors.Is(err, keys.ErrTainted) {
+			return fmt.Errorf("%w: %w", errConfig, err)
+		}
+		return err
+	}
+	if r.ring == nil {
+		return nil
+	}
+	var errs []error
+	for _, e := range entries {
+		if err := r.ring.Remove(ctx, e.Name); err != nil && !errors.Is(err, keys.ErrNotFound) {
+			errs = append(errs, err)
+		}
+		if r.forget != nil {
+			r.forget(e.Name)
+		}
+		if _, err := r.ring.Add(ctx, e); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// drop removes entries from the keyring and the store. The caller holds mu.
+func (r *registry) drop(ctx context.Context, names []string) error {
+	if len(names) == 0 {
+		return nil
+	}
+	if err := r.store.Remove(ctx, names...); err != nil {
+		return err
+	}
+	for _, name := range names {
+		if r.ring != nil {
+			if err := r.ring.Remove(ctx, name); err != nil && !errors.Is(err, keys.ErrNotFound) {
+				return err
+			}
+		}
+		if r.forget != nil {
+			r.forget(name)
+		}
+	}
+	return nil
+}
+
+// tainted returns why an entry's history is unknown, nil if it is known.
+func (r *registry) tainted(ctx context.Context, e *keys.Entry) error {
+	sender, _, err := keys.Identities(&e.Params)
+	if err != nil {
+		return err
+	}
+	return r.store.Known(ctx, sender[:])
+}
+
+// add takes in contexts of the administration API.
+func (r *registry) add(ctx context.Context, entries []keys.Entry, fresh, replace bool) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range entries {
+		e := &entries[i]
+		if file, ok := r.sources[e.Name]; ok {
+			return fmt.Errorf("%w: context %q comes from %s: change it there and reload", keys.ErrDuplicate, e.Name, file)
+		}
+		old, there, err := r.store.Entry(ctx, e.Name)
+		if err != nil {
+			return err
+		}
+		if there && !replace && !sameKeys(&old, e) {
+			return fmt.Errorf("%w: there is a context %q with other keys: remove it first, or say replace", keys.ErrDuplicate, e.Name)
+		}
+	}
+	return r.put(ctx, fresh, entries)
+}
+
+// declareFresh says of contexts of the key files that they were never used.
+func (r *registry) declareFresh(ctx context.Context, entries []keys.Entry) (done bool, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range entries {
+		e := &entries[i]
+		old, there, err := r.store.Entry(ctx, e.Name)
+		if err != nil {
+			return false, err
+		}
+		if _, ours := r.sources[e.Name]; !ours || !there || !sameKeys(&old, e) {
+			return false, nil
+		}
+		*e = old // its settings are those of the file
+	}
+	return true, r.put(ctx, true, entries)
+}
+
+// remove removes a context that came by the administration API.
+func (r *registry) remove(ctx context.Context, name string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if file, ok := r.sources[name]; ok {
+		return fmt.Errorf("%w: context %q comes from %s: remove it there and reload", keys.ErrDuplicate, name, file)
+	}
+	return r.drop(ctx, []string{name})
+}
+
+// source returns the key file of a context, empty if it came by the API.
+func (r *registry) source(name string) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.sources[name]
+}
+
+// close hands the replay windows over and closes the store.
+func (r *registry) close() error {
+	var err error
+	if r.ring != nil {
+		err = r.ring.Close(context.Background())
+	}
+	return errors.Join(err, r.store.Close())
+}
+
+// errProbe ends a transaction that was to change nothing.
+var errProbe = errors.New("probe")
+
+// healthy returns nil if the store would write, and else why it does not any
+// more. It costs no write.
+func (r *registry) healthy(ctx context.Context) error {
+	if err := r.store.Update(ctx, func(*bolt.Tx) error { return errProbe }); !errors.Is(err, errProbe) {
+		return err
+	}
+	return nil
+}
+
+func (r *registry) sourcesName() string { return filepath.Join(r.store.Dir(), "key-files.json") }
+
+// loadSources reads which contexts came from key files at the start before.
+// Sequence numbers are no part of it: a wrong one removes a context too many or
+// too few, and its numbers stay.
+func (r *registry) loadSources() error {
+	b, err := os.ReadFile(r.sourcesName())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		if err = json.Unmarshal(b, &r.sources); err != nil {
+			err = fmt.Errorf("%s: %w: delete the file; contexts that left the key files meanwhile are then to be removed by oscored ctl", r.sourcesName(), err)
+		}
+	}
+	return err
+}
+
+func (r *registry) saveSources() error {
+	b, err := json.Marshal(r.sources)
+	if err != nil {
+		return err
+	}
+	tmp := r.sourcesName() + ".new"
+	if err := os.WriteFile(tmp, b, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(tmp, r.sourcesName())
+}
+
+// sameKeys reports whether two entries lead to the same keys.
+func sameKeys(a, b *keys.Entry) bool {
+	s1, r1, err1 := keys.Identities(&a.Params)
+	s2, r2, err2 := keys.Identities(&b.Params)
+	return err1 == nil && err2 == nil && s1 == s2 && r1 == r2
+}
+
+// normal is an entry as it is compared: the store gives absent and empty bytes
+// back as they were, except where they mean the same.
+func normal(e *keys.Entry) keys.Entry {
+	c := e.Clone()
+	p := &c.Params
+	for _, b := range []*[]byte{&p.MasterSalt, &p.SenderID, &p.RecipientID} {
+		if len(*b) == 0 {
+			*b = nil
+		}
+	}
+	return c
+}
