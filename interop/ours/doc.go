@@ -11,5 +11,6 @@
 //	resources.go   /oscore/… of the interop specification, and /oscore/large
 //	client.go      the client: peer.Request to peer.Result
 //	device.go      the LwM2M device of internal/sim
+//	oscored.go     the daemon, its configuration and its crash
 //	program.go     commands of this repository as processes
 package ours
