@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/oscorelay/oscorelay/internal/terminate"
 	"github.com/oscorelay/oscorelay/keys"
 	"github.com/oscorelay/oscorelay/keys/keyfile"
 )
@@ -199,8 +200,8 @@ func (a *admin) status(ctx context.Context) *statusView {
 		v.Tainted = a.survey.get(a.reg, time.Now()).tainted
 	}
 	for _, r := range a.routes {
-		s, c := r.Stats(), r.cfg()
-		v.Routes = append(v.Routes, routeView{r.name, r.Addr().String(), c.Backend, c.Plain, s.Devices, s.Plain, s.Exchanges, s.Observations})
+		g, c := r.Stats().Gauges, r.policy.Load()
+		v.Routes = append(v.Routes, routeView{r.name, r.Addr().String(), c.Backend, c.Plain, g["devices"], g["devices_plain"], g["exchanges"], g["observations"]})
 	}
 	for _, p := range a.proxies {
 		v.Proxies = append(v.Proxies, proxyView{p.name, p.Addr().String(), p.Stats().Requests})
@@ -221,31 +222,30 @@ type deviceView struct {
 	LastSeen     *time.Time `json:"last_seen,omitempty"`
 	Sealed       bool       `json:"sealed"`
 	Observations int        `json:"observations"`
+	Dormant      int        `json:"dormant"` // observations that wait for it to be heard
 	Exchanges    int        `json:"exchanges"`
 	Stuck        string     `json:"stuck,omitempty"`
+	Since        *time.Time `json:"stuck_since,omitempty"`
 	Next         string     `json:"next,omitempty"`
 }
 
 // devices lists devices in the order of their names.
-func (a *admin) devices(keep func(*device) bool) []deviceView {
+func (a *admin) devices(keep func(*terminate.Device) bool) []deviceView {
 	out := []deviceView{}
 	for _, r := range a.routes {
-		r.Devices(func(d device) bool {
+		r.Devices(func(d terminate.Device) bool {
 			if !keep(&d) {
 				return true
 			}
 			v := deviceView{
-				Route: r.name, Name: d.Name, Endpoint: d.Endpoint, Location: d.Location, Sealed: d.Sealed,
-				Observations: d.Observations, Exchanges: d.Exchanges, Stuck: d.Stuck, Next: d.Next,
-			}
-			if d.Address.IsValid() {
-				v.Address = d.Address.String()
-			}
-			if d.Upstream.IsValid() {
-				v.Upstream = d.Upstream.String()
+				Route: r.name, Name: d.Context, Endpoint: d.Endpoint, Address: addressText(d.Address), Upstream: addressText(d.Upstream), Location: d.Location,
+				Sealed: !d.Plain, Observations: d.Observations, Dormant: d.Dormant, Exchanges: d.Exchanges, Stuck: d.Stuck, Next: nextStep(d.Stuck),
 			}
 			if !d.LastSeen.IsZero() {
 				v.LastSeen = &d.LastSeen
+			}
+			if d.Stuck != "" {
+				v.Since = &d.Since
 			}
 			out = append(out, v)
 			return true
@@ -302,8 +302,8 @@ type devicesView struct {
 
 func (a *admin) getDevices(r *http.Request) (any, error) {
 	q := r.FormValue("q")
-	all := a.devices(func(d *device) bool {
-		return q == "" || strings.Contains(d.Name, q) || strings.Contains(d.Endpoint, q)
+	all := a.devices(func(d *terminate.Device) bool {
+		return q == "" || strings.Contains(d.Context, q) || strings.Contains(d.Endpoint, q)
 	})
 	v := devicesView{Total: len(all)}
 	var err error
@@ -313,14 +313,16 @@ func (a *admin) getDevices(r *http.Request) (any, error) {
 
 func (a *admin) getDevice(r *http.Request) (any, error) {
 	name := r.PathValue("name")
-	list := a.devices(func(d *device) bool { return d.Name == name || d.Endpoint == name })
+	list := a.devices(func(d *terminate.Device) bool { return d.Context == name || d.Endpoint == name })
 	if len(list) == 0 {
 		return nil, statusError{http.StatusNotFound, fmt.Sprintf("no device %q was seen since the start: 'oscored ctl contexts %s' tells whether its keys are here", name, name)}
 	}
 	return devicesView{Devices: list, Total: len(list)}, nil
 }
 
-func (a *admin) stuck() []deviceView { return a.devices(func(d *device) bool { return d.Stuck != "" }) }
+func (a *admin) stuck() []deviceView {
+	return a.devices(func(d *terminate.Device) bool { return d.Stuck != "" })
+}
 
 func (a *admin) getStuck(r *http.Request) (any, error) {
 	all := a.stuck()
@@ -331,14 +333,14 @@ func (a *admin) getStuck(r *http.Request) (any, error) {
 }
 
 func (a *admin) getExchanges(r *http.Request) (any, error) {
-	busy := a.devices(func(d *device) bool { return d.Exchanges > 0 })
+	busy := a.devices(func(d *terminate.Device) bool { return d.Exchanges > 0 })
 	v := struct {
 		Total   int          `json:"total"`
 		Devices []deviceView `json:"devices"`
 		Next    string       `json:"next,omitempty"`
 	}{}
 	for _, x := range a.routes {
-		v.Total += x.Stats().Exchanges
+		v.Total += x.Stats().Gauges["exchanges"]
 	}
 	var err error
 	v.Devices, v.Next, err = page(r, busy, func(d *deviceView) string { return d.Name })
@@ -348,12 +350,7 @@ func (a *admin) getExchanges(r *http.Request) (any, error) {
 func (a *admin) getCounters(*http.Request) (any, error) {
 	out := map[string]map[string]uint64{}
 	for _, r := range a.routes {
-		s := r.Stats()
-		m := map[string]uint64{"requests": s.Requests, "responses": s.Responses, "notifications": s.Notifications}
-		for reason, n := range s.Refused {
-			m["refused."+reason] = n
-		}
-		out[r.name] = m
+		out[r.name] = r.Stats().Counters
 	}
 	for _, p := range a.proxies {
 		out[p.name] = proxyCounters(p.Stats())
@@ -372,12 +369,12 @@ func (a *admin) getMigration(*http.Request) (any, error) {
 	}
 	out := []view{}
 	for _, r := range a.routes {
-		v := view{Route: r.name, Plain: r.cfg().Plain, Names: []string{}}
-		r.Devices(func(d device) bool {
-			if d.Sealed {
+		v := view{Route: r.name, Plain: r.policy.Load().Plain, Names: []string{}}
+		r.Devices(func(d terminate.Device) bool {
+			if !d.Plain {
 				v.Sealed++
 			} else if v.StillPlain++; len(v.Names) < 100 {
-				v.Names = append(v.Names, cmpOr(d.Name, d.Endpoint, d.Address.String()))
+				v.Names = append(v.Names, cmpOr(d.Context, d.Endpoint, addressText(d.Address)))
 			}
 			return true
 		})

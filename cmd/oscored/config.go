@@ -35,20 +35,26 @@ type routeConfig struct {
 	Name         string            `toml:"name" comment:"of the route, in logs, metrics and the journal; it must not change over a restart"`
 	Listen       string            `toml:"listen" comment:"UDP address that devices send to"`
 	Backend      string            `toml:"backend" comment:"UDP address of the server that speaks plain CoAP"`
-	Upstream     string            `toml:"upstream" comment:"source addresses toward the backend, one a device: a network that is local to this machine, or \"ports\": a port a device"`
+	Upstream     string            `toml:"upstream" comment:"source addresses toward the backend, one a device: a network that is local to this machine. It must not change as long as devices are registered"`
 	UpstreamPort int               `toml:"upstream_port" comment:"source port toward the backend; the backend knows devices by it, so it must not change over a restart"`
 	Contexts     []string          `toml:"contexts" comment:"names of the contexts that may come in here, with * and ? as in a shell"`
-	Plain        string            `toml:"plain" comment:"requests without OSCORE: \"refuse\" (4.01), \"accept\" (until a device was seen sealed), \"observe\" (as accept, and count who is still plain)"`
+	Plain        string            `toml:"plain" comment:"requests without OSCORE: \"refuse\" (4.01); \"accept\" (of a device that was never heard sealed: there is no way back); \"observe\" (of all). A fleet goes from the last to the first"`
 	Freshness    string            `toml:"freshness" comment:"when a device has to answer an Echo challenge: \"window\" (its replay window is lost), \"first\" (and at its first request), \"unsafe\" (and for requests that change something while nothing is known of their age), \"always\""`
-	Timeout      duration          `toml:"timeout" comment:"how long the backend has to answer"`
-	Limits       routeLimits       `toml:"limits" comment:"Beyond these, requests are answered 5.03."`
+	Timeout      duration          `toml:"timeout" comment:"how long a request waits for its answer, either way"`
+	AckTimeout   duration          `toml:"ack_timeout" comment:"before the first retransmission toward a device (ACK_TIMEOUT); more for slow networks"`
+	Silent       bool              `toml:"silent" comment:"answer what does not verify with nothing, instead of a plain error (RFC 8613 §8.2)"`
+	Limits       routeLimits       `toml:"limits" comment:"Bounds of memory. Beyond them requests are answered 5.03, or left to be repeated."`
 	Endpoints    map[string]string `toml:"endpoints,omitempty" comment:"LwM2M endpoint name of a context, where it is another than the context's name."`
 }
 
 type routeLimits struct {
-	Exchanges     int `toml:"exchanges" comment:"requests under way"`
-	PeerExchanges int `toml:"peer_exchanges" comment:"requests under way of one device"`
-	Devices       int `toml:"devices" comment:"devices that have an upstream address"`
+	Exchanges       int `toml:"exchanges" comment:"requests under way, both ways together"`
+	DeviceExchanges int `toml:"device_exchanges" comment:"and of one device, each way"`
+	Observations    int `toml:"observations" comment:"of one device"`
+	Devices         int `toml:"devices" comment:"devices in memory; those of whom nothing is under way make room"`
+	NStart          int `toml:"nstart" comment:"confirmable messages under way to one device (RFC 7252 §4.7)"`
+	Bytes           int `toml:"bytes" comment:"kept for retransmission, each way"`
+	Datagram        int `toml:"datagram" comment:"bytes; larger datagrams are dropped"`
 }
 
 type proxyConfig struct {
@@ -87,7 +93,7 @@ type logConfig struct {
 }
 
 // duration is written "90s".
-type duration time.Duration
+type duration struct{ time.Duration }
 
 // UnmarshalText reads a duration such as "90s".
 func (d *duration) UnmarshalText(b []byte) error {
@@ -98,13 +104,13 @@ func (d *duration) UnmarshalText(b []byte) error {
 	if err != nil {
 		return fmt.Errorf("%q is no duration: write 90s or 2m", b)
 	}
-	*d = duration(v)
+	d.Duration = v
 	return nil
 }
 
 // MarshalText writes what UnmarshalText reads.
 func (d duration) MarshalText() ([]byte, error) {
-	s := time.Duration(d).String()
+	s := d.String()
 	if strings.HasSuffix(s, "m0s") {
 		s = s[:len(s)-2]
 	}
@@ -118,13 +124,12 @@ func (d duration) MarshalText() ([]byte, error) {
 const (
 	defaultUpstream     = "127.64.0.0/10"
 	defaultUpstreamPort = 25683
-	portPerDevice       = "ports"
 )
 
 // newConfig returns the defaults, which a file then overwrites.
 func newConfig() *config {
 	return &config{
-		Drain: duration(10 * time.Second),
+		Drain: duration{10 * time.Second},
 		Store: storeConfig{Dir: "/var/lib/oscored", AnchorDir: "/var/lib/oscored-anchors"},
 		Keys:  keysConfig{Files: []string{}},
 		Admin: adminConfig{Listen: "127.0.0.1:5680"},
@@ -142,16 +147,21 @@ func (c *config) fill() {
 		}
 		def(&r.Plain, "refuse")
 		def(&r.Freshness, "unsafe")
-		def(&r.Timeout, duration(60*time.Second))
+		def(&r.Timeout, duration{93 * time.Second})
+		def(&r.AckTimeout, duration{2 * time.Second})
 		def(&r.Limits.Exchanges, 65536)
-		def(&r.Limits.PeerExchanges, 32)
+		def(&r.Limits.DeviceExchanges, 64)
+		def(&r.Limits.Observations, 256)
 		def(&r.Limits.Devices, 1_000_000)
+		def(&r.Limits.NStart, 4)
+		def(&r.Limits.Bytes, 256<<20)
+		def(&r.Limits.Datagram, 4096)
 	}
 	for i := range c.Proxy {
 		p := &c.Proxy[i]
 		def(&p.Identity, "oscored")
 		def(&p.HopLimit, 16)
-		def(&p.Timeout, duration(247*time.Second))
+		def(&p.Timeout, duration{247 * time.Second})
 	}
 }
 

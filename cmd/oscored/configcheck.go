@@ -6,14 +6,15 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/oscorelay/oscorelay/proxy"
 )
@@ -147,13 +148,20 @@ func checkRoute(m *mistakes, at string, r *routeConfig, names, listens map[strin
 	if _, ok := freshnessPolicies[r.Freshness]; !ok {
 		m.add(at+".freshness", "%q is none of \"window\", \"first\", \"unsafe\", \"always\"", r.Freshness)
 	}
-	for name, n := range map[string]int{"exchanges": r.Limits.Exchanges, "peer_exchanges": r.Limits.PeerExchanges, "devices": r.Limits.Devices} {
+	for name, n := range map[string]int{
+		"exchanges": r.Limits.Exchanges, "device_exchanges": r.Limits.DeviceExchanges, "observations": r.Limits.Observations, "devices": r.Limits.Devices,
+		"nstart": r.Limits.NStart, "bytes": r.Limits.Bytes, "datagram": r.Limits.Datagram,
+	} {
 		if n < 0 {
-			m.add(at+".limits."+name, "is below zero")
+			m.add(at+".limits."+name, "%d is below zero", n)
 		}
 	}
+	if n := r.Limits.Datagram; n > 65507 {
+		m.add(at+".limits.datagram", "%d is more than a datagram can hold: 65507 at most", n)
+	}
 	seen := map[string]string{}
-	for context, ep := range r.Endpoints {
+	for _, context := range slices.Sorted(maps.Keys(r.Endpoints)) {
+		ep := r.Endpoints[context]
 		if ep == "" {
 			m.add(at+".endpoints."+context, "is empty: write the endpoint name (ep=) of the device")
 		}
@@ -169,9 +177,6 @@ func checkRoute(m *mistakes, at string, r *routeConfig, names, listens map[strin
 func checkPorts(m *mistakes, at string, r *routeConfig, listen, backend netip.AddrPort, ports map[int]string) {
 	if listen.IsValid() && listen.Addr().IsUnspecified() && backend.Addr().IsLoopback() && listen.Port() == backend.Port() {
 		m.add(at+".listen", "%s takes port %d on every address, and the backend is at %s on this machine: give one of them another port", r.Listen, listen.Port(), backend)
-	}
-	if r.Upstream == portPerDevice {
-		return
 	}
 	switch port := r.UpstreamPort; {
 	case int(listen.Port()) == port:
@@ -242,16 +247,13 @@ func address(s, example string) (netip.AddrPort, error) {
 // zero one means a port a device.
 func upstreamPrefix(s string, backend netip.AddrPort) (netip.Prefix, error) {
 	b := backend.Addr()
-	if s == portPerDevice {
-		return netip.Prefix{}, nil
-	}
 	if s == "" {
 		return netip.Prefix{}, fmt.Errorf("is missing: the backend %s is not 127.x.x.x, so say which addresses stand for devices: "+
-			"a network that is routed to this machine (ip route add local 2001:db8:1::/64 dev lo), or \"ports\"", backend)
+			"a network that is routed to this machine (ip -6 route add local 2001:db8:1::/64 dev lo)", backend)
 	}
 	p, err := netip.ParsePrefix(s)
 	if err != nil {
-		return p, fmt.Errorf("%q is no network: write 127.64.0.0/10, 2001:db8:1::/64 or \"ports\"", s)
+		return p, fmt.Errorf("%q is no network: write 127.64.0.0/10 or 2001:db8:1::/64", s)
 	}
 	p = p.Masked()
 	switch {
@@ -261,8 +263,8 @@ func upstreamPrefix(s string, backend netip.AddrPort) (netip.Prefix, error) {
 		return p, fmt.Errorf("%s cannot reach the backend %s: both are addresses of this machine (127.x.x.x) or neither is", s, backend)
 	case p.Contains(b):
 		return p, fmt.Errorf("%s holds the backend's own address %s: take another network", s, b)
-	case p.Addr().BitLen()-p.Bits() < 2:
-		return p, fmt.Errorf("%s has room for no device: take a larger network", s)
+	case p.Addr().BitLen()-p.Bits() < 9:
+		return p, fmt.Errorf("%s has no room for devices: at least 512 addresses are needed", s)
 	}
 	return p, nil
 }
@@ -291,7 +293,7 @@ func proxySettings(p *proxyConfig) (cfg proxy.Config, field string, err error) {
 	if p.HopLimit > 255 {
 		return cfg, "hop_limit", fmt.Errorf("%d is above 255", p.HopLimit)
 	}
-	cfg = proxy.Config{Listen: p.Listen, PerClient: p.PerClient, Identity: p.Identity, HopLimit: p.HopLimit, Timeout: time.Duration(p.Timeout)}
+	cfg = proxy.Config{Listen: p.Listen, PerClient: p.PerClient, Identity: p.Identity, HopLimit: p.HopLimit, Timeout: p.Timeout.Duration}
 	if len(p.Forward) > 0 || p.Via != "" {
 		cfg.Forward = &proxy.Forward{Via: p.Via}
 		for i, s := range p.Forward {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -37,14 +38,17 @@ func (m *mistakes) add(path, format string, args ...any) {
 func (m *mistakes) title(path string) string {
 	parts := strings.Split(path, ".")
 	out := parts[0]
+	sep := "."
 	for _, p := range parts[1:] {
 		if n, err := strconv.Atoi(p); err == nil {
 			out += fmt.Sprintf(" %d", n+1)
+			sep = ": "
 			continue
 		}
-		out += "." + p
+		out += sep + p
+		sep = "."
 	}
-	return strings.Replace(out, " 1.", " 1: ", 1)
+	return out
 }
 
 func (m *mistakes) err() error {
@@ -93,19 +97,42 @@ func readConfig(name string) (*config, lines, error) {
 		}
 	case errors.As(err, &bad):
 		row, _ := bad.Position()
-		text := strings.TrimPrefix(bad.Error(), "toml: ")
+		text := plainly(strings.TrimPrefix(bad.Error(), "toml: "))
 		if key := bad.Key(); len(key) > 0 && !strings.Contains(text, key[len(key)-1]) {
 			text = strings.Join(key, ".") + ": " + text
 		}
 		m.list = append(m.list, mistake{row, text})
 	case err != nil:
-		m.list = append(m.list, mistake{0, err.Error()})
+		// The library gives a number to what reads a text, and then no place.
+		m.list = append(m.list, mistake{lineOfNumber(raw, err), err.Error()})
 	}
 	if err := m.err(); err != nil {
 		return nil, nil, err
 	}
 	c.fill()
 	return c, linesOf(raw), nil
+}
+
+// wrongType is how the library tells that a value is of another type.
+var wrongType = regexp.MustCompile(`^cannot decode TOML (\w+) into (?:a Go value|struct field \S+) of type (\S+)$`)
+
+// typeNames say what a value looks like.
+var typeNames = map[string]string{
+	"int": "a number without quotes, such as 64", "string": "a text in quotes, such as \"127.0.0.1:5683\"", "bool": "true or false",
+	"main.duration": "a duration in quotes, such as \"90s\" or \"2m\"", "[]string": "a list of texts, such as [\"a\", \"b\"]",
+	"map[string]string": "a table of texts", "[]main.routeConfig": "a table for each route: [[terminate]]", "[]main.proxyConfig": "a table for each proxy: [[proxy]]",
+}
+
+// plainly says in a person's words what the library says in a programmer's.
+func plainly(text string) string {
+	if m := wrongType.FindStringSubmatch(text); m != nil {
+		want, ok := typeNames[m[2]]
+		if !ok {
+			want = "a table"
+		}
+		return fmt.Sprintf("there is a value of type %s: write %s", m[1], want)
+	}
+	return text
 }
 
 // lines says where a file has what: "terminate.0.listen" and, for a table, its
@@ -177,6 +204,22 @@ func linesOf(raw []byte) lines {
 		}
 	}
 	return out
+}
+
+// lineOfNumber finds the number that an error quotes, 0 if there is none.
+func lineOfNumber(raw []byte, err error) int {
+	var p unstable.Parser
+	p.Reset(raw)
+	for p.NextExpression() {
+		if e := p.Expression(); e.Kind == unstable.KeyValue {
+			if v := e.Value(); v.Kind != unstable.String && len(v.Data) > 0 && strings.Contains(err.Error(), strconv.Quote(string(v.Data))) {
+				it := e.Key()
+				it.Next()
+				return p.Shape(it.Node().Raw).Start.Line
+			}
+		}
+	}
+	return 0
 }
 
 // keyNames are all keys that there are, for a hint at a mistyped one.

@@ -42,13 +42,6 @@ type daemon struct {
 	requests chan request // of the administration
 }
 
-// route is a running [[terminate]].
-type route struct {
-	engine
-	cfg  func() routeConfig
-	name string
-}
-
 // runningProxy is a running [[proxy]].
 type runningProxy struct {
 	*proxy.Proxy
@@ -176,7 +169,7 @@ func (d *daemon) listen() error {
 		if err != nil {
 			return err
 		}
-		cfg.Drain = time.Duration(d.cfg.Drain)
+		cfg.Drain = d.cfg.Drain.Duration
 		cfg.Logger = slog.New(d.quiet).With("proxy", p.Name)
 		x, err := proxy.Listen(cfg)
 		if err != nil {
@@ -214,7 +207,6 @@ func (d *daemon) loop(ctx context.Context, signals <-chan os.Signal, show func()
 	failed := make(chan error, len(d.routes)+len(d.proxies)+len(d.servers))
 	var work, web sync.WaitGroup
 	for _, r := range d.routes {
-		d.log.Info("terminates", "route", r.name, "listen", r.Addr().String(), "backend", r.cfg().Backend, "plain", r.cfg().Plain)
 		work.Go(func() {
 			if err := r.Serve(run); err != nil {
 				failed <- fmt.Errorf("route %q: %w", r.name, err)
@@ -262,7 +254,7 @@ func (d *daemon) loop(ctx context.Context, signals <-chan os.Signal, show func()
 	end := func(why string, err error) error {
 		d.setState(true, true)
 		d.notify.say("STOPPING=1\nSTATUS=draining")
-		d.log.Info("ends", "why", why, "drain", time.Duration(d.config().Drain).String())
+		d.log.Info("ends", "why", why, "drain", d.config().Drain.Duration.String())
 		stop()
 		ended := make(chan struct{})
 		go func() { work.Wait(); close(ended) }()
@@ -336,24 +328,30 @@ func (d *daemon) healthy(ctx context.Context) error {
 
 // summary is a line for people.
 func (d *daemon) summary() string {
-	var s engineStats
+	var requests uint64
+	devices := 0
 	for _, r := range d.routes {
-		x := r.Stats()
-		s.Requests += x.Requests
-		s.Devices += x.Devices
+		s := r.Stats()
+		requests += s.Counters["requests_up"] + s.Counters["requests_down"]
+		devices += s.Gauges["devices"]
 	}
 	contexts := 0
 	if d.reg != nil && d.reg.ring != nil {
 		contexts = d.reg.ring.Len()
 	}
-	return fmt.Sprintf("%d routes, %d proxies, %d contexts, %d devices, %d requests", len(d.routes), len(d.proxies), contexts, s.Devices, s.Requests)
+	return fmt.Sprintf("%d routes, %d proxies, %d contexts, %d devices, %d requests", len(d.routes), len(d.proxies), contexts, devices, requests)
 }
 
-// tellMigration says how many devices are still plain where both are allowed.
+// tellMigration says how many devices are still plain where they may be, when
+// that has changed.
 func (d *daemon) tellMigration() {
 	for _, r := range d.routes {
-		if s := r.Stats(); s.Plain > 0 {
-			slog.New(d.quiet).Info("devices are still plain", "route", r.name, "count", s.Plain)
+		if r.policy.Load().Plain == "refuse" {
+			continue
+		}
+		if n := r.Stats().Gauges["devices_plain"]; n != r.told {
+			d.log.Info("devices are still plain", "route", r.name, "count", n)
+			r.told = n
 		}
 	}
 }
@@ -374,23 +372,6 @@ func (d *daemon) close() error {
 // adminURLName is the file that tells oscored ctl where to ask.
 func adminURLName(c *config) string { return filepath.Join(c.Store.Dir, "admin.url") }
 
-// newRoute opens the sockets of a route.
-func (d *daemon) newRoute(c *routeConfig) (*route, error) {
-	backend, err := udpAddress(c.Backend)
-	if err != nil {
-		return nil, err
-	}
-	listen, err := udpAddress(c.Listen)
-	if err != nil {
-		return nil, err
-	}
-	r := &route{name: c.Name, cfg: func() routeConfig { return *d.routeConfig(c.Name) }}
-	if r.engine, err = newEngine(d, r, listen, backend); err != nil {
-		return nil, fmt.Errorf("route %q: %w%s", c.Name, err, inUse(err))
-	}
-	return r, nil
-}
-
 // routeConfig returns a route's settings as they are now.
 func (d *daemon) routeConfig(name string) *routeConfig {
 	c := d.config()
@@ -400,17 +381,4 @@ func (d *daemon) routeConfig(name string) *routeConfig {
 		}
 	}
 	panic("cmd/oscored: a running route is not in the configuration: reload lets none go") // so it was checked
-}
-
-// acceptsContext reports whether a context may come in on a route.
-func (d *daemon) acceptsContext(route, context string) bool {
-	return accepts(d.routeConfig(route).Contexts, context)
-}
-
-// endpointName returns the LwM2M endpoint name that a context stands for.
-func (d *daemon) endpointName(route, context string) string {
-	if ep, ok := d.routeConfig(route).Endpoints[context]; ok {
-		return ep
-	}
-	return context
 }

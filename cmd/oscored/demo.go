@@ -70,6 +70,7 @@ func newDemo(listen string) (*demonstration, error) {
 	d.config.Terminate = []routeConfig{{Name: "demo", Listen: listen, Backend: d.packets.LocalAddr().String()}}
 	d.config.Admin.Listen = firstFree("tcp", d.config.Admin.Listen)
 	d.config.fill()
+	d.config.Terminate[0].UpstreamPort = portOf(firstFree("udp", fmt.Sprintf("0.0.0.0:%d", defaultUpstreamPort)))
 	if err := checkConfig("oscored -listen", d.config, nil); err != nil {
 		d.close()
 		return nil, err
@@ -77,20 +78,30 @@ func newDemo(listen string) (*demonstration, error) {
 	return d, nil
 }
 
-// firstFree returns the address if it is free, else one with a port that the
-// system chooses.
+// firstFree returns the address if it is free, else one with another port.
 func firstFree(network, address string) string {
-	if network == "udp" {
-		if c, err := net.ListenPacket(network, address); err == nil {
-			_ = c.Close()
-			return address
-		}
-	} else if l, err := net.Listen(network, address); err == nil {
-		_ = l.Close()
-		return address
-	}
 	host, _, _ := net.SplitHostPort(address)
-	return net.JoinHostPort(host, "0")
+	for _, a := range []string{address, net.JoinHostPort(host, "0")} {
+		if network == "udp" {
+			if c, err := net.ListenPacket(network, a); err == nil {
+				_ = c.Close()
+				return c.LocalAddr().String()
+			}
+		} else if l, err := net.Listen(network, a); err == nil {
+			_ = l.Close()
+			return l.Addr().String()
+		}
+	}
+	return address // opening it tells why
+}
+
+// portOf is the port of an address.
+func portOf(address string) int {
+	a, err := udpAddress(address)
+	if err != nil {
+		return 0
+	}
+	return int(a.Port())
 }
 
 func (d *demonstration) close() {
@@ -132,7 +143,7 @@ func random(n int) []byte {
 
 // show tells how to send the first request.
 func (d *demonstration) show(w io.Writer, running *daemon) {
-	addr := running.routes[0].Addr()
+	addr := addressText(running.routes[0].Addr())
 	deviceKeys := filepath.Join(d.dir, "device-keys")
 	fmt.Fprintf(w, `oscored is up with a demonstration: OSCORE at %s, a plain CoAP server behind it, keys made for you alone.
 

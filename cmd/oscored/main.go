@@ -16,13 +16,13 @@
 //	daemon.go       start, run, end
 //	reload.go       SIGHUP
 //	registry.go     contexts: key files, administration, keyring
-//	engine.go       what a route runs on
+//	route.go        a [[terminate]]: its gateway, what a reload changes of it
 //	demo.go         without a configuration: fresh keys, a server to try
 //	log.go          records at a bounded rate
 //	notify.go       the service manager
 //	metrics.go      Prometheus, health
-//	admin.go page.go token.go   the administration API and its page
-//	ctl.go          its client
+//	web.go token.go admin.go admincontexts.go page.go   the administration API and its page
+//	ctl.go ctlprint.go   its client
 //
 // Exit status: 0 it ended as it was told to; 1 it failed, and starting again may
 // help; 2 a mistake in the command line or the configuration; 3 the store is

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/oscorelay/oscorelay/internal/terminate"
 	"github.com/oscorelay/oscorelay/oscore"
 	"github.com/oscorelay/oscorelay/proxy"
 )
@@ -39,15 +40,14 @@ var (
 	descRenew         = desc("contexts_renew", "Contexts whose key comes near the limit of its use.")
 	descHeadroom      = desc("sequence_headroom", "Sender sequence numbers left to the context that has the fewest.")
 	descRequests      = desc("requests_total", "Requests passed on, from devices (up) and from the backend (down).", "route", "direction")
-	descResponses     = desc("responses_total", "Responses passed back.", "route", "direction")
 	descNotifications = desc("notifications_total", "Notifications passed on.", "route")
 	descRefused       = desc("refused_total", "Messages refused or dropped, by reason.", "route", "reason")
 	descEvents        = desc("events_total", "What is neither passed nor refused, by kind.", "route", "event")
 	descExchanges     = desc("exchanges", "Requests under way.", "route")
-	descObservations  = desc("observations", "Observations.", "route")
-	descDevices       = desc("devices", "Devices seen since the start, sealed or plain.", "route", "security")
-	descStuck         = desc("devices_stuck", "Devices that cannot go on without help, by reason.", "route", "reason")
-	descLatency       = desc("forward_seconds", "From a request's datagram to its answer's, the backend's time included.", "route")
+	descObservations  = desc("observations", "Observations; dormant ones wait for their device to be heard after a restart.", "route", "state")
+	descDevices       = desc("devices", "Devices in memory, by how they speak.", "route", "security")
+	descStuck         = desc("devices_stuck", "Devices that did not get through when they were last heard of; oscored ctl stuck tells why.", "route")
+	descLatency       = desc("forward_seconds", "From a request to its answer, the other end's time included.", "route")
 	descProxy         = desc("proxy_messages_total", "Messages of a keyless proxy, by what came of them.", "proxy", "outcome")
 	descProxyNow      = desc("proxy_exchanges", "Requests under way in a keyless proxy.", "proxy")
 )
@@ -55,7 +55,7 @@ var (
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descInfo, descUp, descEpoch, descStoreTaint, descContexts, descTainted, descRenew, descHeadroom, descRequests, descResponses, descNotifications,
+		descInfo, descUp, descEpoch, descStoreTaint, descContexts, descTainted, descRenew, descHeadroom, descRequests, descNotifications,
 		descRefused, descEvents, descExchanges, descObservations, descDevices, descStuck, descLatency, descProxy, descProxyNow,
 	} {
 		out <- d
@@ -84,16 +84,31 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	}
 	for _, r := range c.routes {
 		s := r.Stats()
-		count(descRequests, s.Requests, r.name, "up")
-		count(descResponses, s.Responses, r.name, "up")
-		count(descNotifications, s.Notifications, r.name)
-		for reason, n := range s.Refused {
-			count(descRefused, n, r.name, reason)
+		count(descRequests, s.Counters["requests_up"], r.name, "up")
+		count(descRequests, s.Counters["requests_down"], r.name, "down")
+		count(descNotifications, s.Counters["notifications"], r.name)
+		for name, n := range s.Counters {
+			switch {
+			case events[name]:
+				count(descEvents, n, r.name, name)
+			case !passed[name]:
+				count(descRefused, n, r.name, name)
+			}
 		}
-		gauge(descExchanges, float64(s.Exchanges), r.name)
-		gauge(descObservations, float64(s.Observations), r.name)
-		gauge(descDevices, float64(s.Devices-s.Plain), r.name, "sealed")
-		gauge(descDevices, float64(s.Plain), r.name, "plain")
+		gauge(descExchanges, float64(s.Gauges["exchanges"]), r.name)
+		gauge(descObservations, float64(s.Gauges["observations"]-s.Gauges["observations_dormant"]), r.name, "awake")
+		gauge(descObservations, float64(s.Gauges["observations_dormant"]), r.name, "dormant")
+		gauge(descDevices, float64(s.Gauges["devices"]-s.Gauges["devices_plain"]), r.name, "sealed")
+		gauge(descDevices, float64(s.Gauges["devices_plain"]), r.name, "plain")
+		out <- latency(r.name, s.Latency)
+		stuck := 0
+		r.Devices(func(d terminate.Device) bool {
+			if d.Stuck != "" {
+				stuck++
+			}
+			return true
+		})
+		gauge(descStuck, float64(stuck), r.name)
 	}
 	for _, p := range c.proxies {
 		s := p.Stats()
@@ -102,6 +117,18 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		}
 		gauge(descProxyNow, float64(s.Exchanges), p.name)
 	}
+}
+
+// latency makes a histogram of a gateway's counts.
+func latency(route string, l terminate.Latency) prometheus.Metric {
+	buckets := map[float64]uint64{}
+	var n uint64
+	for i, b := range l.Bounds {
+		n += l.Counts[i]
+		buckets[b.Seconds()] = n
+	}
+	n += l.Counts[len(l.Bounds)]
+	return prometheus.MustNewConstHistogram(descLatency, n, l.Sum.Seconds(), buckets, route)
 }
 
 // proxyCounters are a proxy's counters by their names.

@@ -58,8 +58,8 @@ func (a *admin) servePage(w http.ResponseWriter, r *http.Request) {
 	}
 	view.Stuck = view.Stuck[:min(len(view.Stuck), 100)]
 	for _, x := range a.routes {
-		for reason, n := range x.Stats().Refused {
-			if n > 0 {
+		for reason, n := range x.Stats().Counters {
+			if n > 0 && !events[reason] && !passed[reason] {
 				view.Refused = append(view.Refused, refusedView{x.name, reason, n})
 			}
 		}

@@ -45,13 +45,16 @@ func (d *daemon) reload(ctx context.Context) (err error) {
 	d.mu.Lock()
 	d.cfg = c
 	d.mu.Unlock()
+	for _, r := range d.routes {
+		r.change(d.routeConfig(r.name))
+	}
 	d.log.Info("reloaded", "file", d.file)
 	d.tell(res)
 	return nil
 }
 
 // softOnly returns what a reload cannot change. Soft are the key files, the log
-// level, drain, and of a route contexts, endpoints, plain and freshness.
+// level, and of a route contexts and endpoints.
 func softOnly(file string, old, c *config, l lines) error {
 	m := &mistakes{file: file, lines: l}
 	hard := func(path string, old, c any) {
@@ -63,6 +66,7 @@ func softOnly(file string, old, c *config, l lines) error {
 	hard("admin", old.Admin, c.Admin)
 	hard("metrics", old.Metrics, c.Metrics)
 	hard("log.format", old.Log.Format, c.Log.Format)
+	hard("drain", old.Drain, c.Drain)
 	hard("proxy", old.Proxy, c.Proxy)
 	for i := range c.Terminate {
 		r := c.Terminate[i]
@@ -78,6 +82,8 @@ func softOnly(file string, old, c *config, l lines) error {
 		hard(at+".upstream", o.Upstream, r.Upstream)
 		hard(at+".upstream_port", o.UpstreamPort, r.UpstreamPort)
 		hard(at+".timeout", o.Timeout, r.Timeout)
+		hard(at+".ack_timeout", o.AckTimeout, r.AckTimeout)
+		hard(at+".silent", o.Silent, r.Silent)
 		hard(at+".limits", o.Limits, r.Limits)
 		hard(at+".plain", o.Plain, r.Plain)
 		hard(at+".freshness", o.Freshness, r.Freshness)

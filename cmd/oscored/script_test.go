@@ -86,7 +86,9 @@ type running struct {
 	done chan error
 }
 
-var daemons = struct{ byScript map[*testscript.TestScript]*running }{map[*testscript.TestScript]*running{}}
+var daemons = struct {
+	byScript map[*testscript.TestScript]*running
+}{map[*testscript.TestScript]*running{}}
 
 // startDaemon is "daemon ARGUMENTS...": it starts oscored in the background, its
 // log in the file log, its output in the file out.
