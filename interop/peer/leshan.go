@@ -179,6 +179,15 @@ func (l *Leshan) CancelObserve(t testing.TB, ep, path string) {
 	}
 }
 
+// CancelObserveComposite is [Leshan.CancelObserve] for a composite one.
+func (l *Leshan) CancelObserveComposite(t testing.TB, ep string, paths ...string) {
+	t.Helper()
+	r := l.Do(t, LeshanCommand{Op: "cancel-composite", Endpoint: ep, Paths: paths})
+	if r.Error != "" || r.Cancelled != 1 {
+		t.Fatalf("%s: cancelled %d observations of %s: %s", l.name, r.Cancelled, paths, r.Error)
+	}
+}
+
 func (l *Leshan) must(t testing.TB, code int, c LeshanCommand) LeshanReply {
 	t.Helper()
 	r := l.Do(t, c)
