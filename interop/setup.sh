@@ -94,14 +94,14 @@ install_lakers() {
 	echo "lakers $(locked "$src/lakers/edhocrs" lakers)" >"$dir/VERSION"
 }
 
-about_leshan() { echo "Leshan 2.0.0-M15: LwM2M server, client, bootstrap server, with OSCORE"; }
-inputs_leshan() { maven_inputs leshan; }
-present_leshan() { maven_present leshan peer/LeshanPeer; }
+about_leshan() { echo "Leshan 2.0.0-M15: LwM2M server and client, with OSCORE"; }
+inputs_leshan() { maven_inputs leshan leshan-shared; }
+present_leshan() { maven_present leshan peer/Leshan15; }
 install_leshan() { maven_build leshan; echo "Leshan 2.0.0-M15" >"$dir/VERSION"; }
 
-about_leshan18() { echo "Leshan 2.0.0-M18: LwM2M server and client, without OSCORE"; }
-inputs_leshan18() { maven_inputs leshan18; }
-present_leshan18() { maven_present leshan18 peer/Leshan18Peer; }
+about_leshan18() { echo "Leshan 2.0.0-M18: LwM2M server, without OSCORE"; }
+inputs_leshan18() { maven_inputs leshan18 leshan-shared; }
+present_leshan18() { maven_present leshan18 peer/Leshan18; }
 install_leshan18() { maven_build leshan18; echo "Leshan 2.0.0-M18" >"$dir/VERSION"; }
 
 about_leshan-demo() { echo "Leshan's demo server 2.0.0-M4, as published"; }
@@ -116,9 +116,13 @@ install_californium-proxy() { maven_build californium-proxy; echo "Californium p
 
 # ------------------------------------------------------------------- helpers
 
-# maven_inputs, maven_present, maven_build FOLDER [CLASS]: a Java program of this
-# repository, its classes and the libraries it names.
-maven_inputs() { find "$src/$1" -type f -not -path '*/target/*' | sort | xargs cat; declare -f maven_build; }
+# maven_inputs FOLDER ..., maven_present FOLDER CLASS, maven_build FOLDER: a Java
+# program of this repository, its classes and the libraries it names.
+maven_inputs() {
+	local folder
+	for folder in "$@"; do find "$src/$folder" -type f -not -path '*/target/*' | sort | xargs cat; done
+	declare -f maven_build
+}
 maven_present() { test -f "$out/$1/classes/$2.class" -a -d "$out/$1/lib" && command -v java; } >/dev/null
 maven_build() {
 	want javac default-jdk-headless

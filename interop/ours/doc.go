@@ -10,4 +10,7 @@
 //	server.go      the server, its start, its crash and what it has done
 //	resources.go   /oscore/… of the interop specification, and /oscore/large
 //	client.go      the client: peer.Request to peer.Result
+//	device.go      the LwM2M device of internal/sim
+//	oscored.go     the daemon, its configuration and its crash
+//	program.go     commands of this repository as processes
 package ours

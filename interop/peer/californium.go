@@ -2,23 +2,12 @@ package peer
 
 import (
 	"fmt"
-	"os/exec"
-	"path/filepath"
 	"testing"
 )
 
 func cfPeer(t testing.TB, name string, args ...string) Spec {
 	t.Helper()
-	dir := Component(t, "californium")
-	java, err := exec.LookPath("java")
-	if err != nil {
-		t.Skip("java is not installed")
-	}
-	classpath := filepath.Join(dir, "classes") + ":" + filepath.Join(dir, "lib", "*")
-	return Spec{Name: name, Path: java, Args: append([]string{
-		"-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC",
-		"-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", classpath, "peer.CfPeer",
-	}, args...)}
+	return javaSpec(t, name, "californium", quietLogs, "peer.CfPeer", args...)
 }
 
 // CaliforniumServer starts Californium's server. more holds further arguments,

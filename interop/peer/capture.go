@@ -3,6 +3,7 @@ package peer
 import (
 	"bytes"
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 )
@@ -171,6 +172,15 @@ func (c Capture) SingleUse(t testing.TB) {
 		}
 		used[key] = m.Payload
 	}
+}
+
+// ByClient parts the capture by the client's address.
+func (c Capture) ByClient() map[netip.AddrPort]Capture {
+	parts := map[netip.AddrPort]Capture{}
+	for _, d := range c {
+		parts[d.Client] = append(parts[d.Client], d)
+	}
+	return parts
 }
 
 // Requests and Responses give one direction's messages.

@@ -132,3 +132,12 @@ func writeJSON(t testing.TB, file string, v any) {
 		t.Fatal(err)
 	}
 }
+
+// leshan gives the context as Leshan's programs take it.
+func (c Context) leshan(client bool) string {
+	own, other := c.ServerID, c.ClientID
+	if client {
+		own, other = other, own
+	}
+	return fmt.Sprintf("%x,%x,%x,%x,%d,%d", c.Secret, c.Salt, own, other, c.AEAD, c.HKDF)
+}

@@ -24,6 +24,10 @@
 //	context.go     one security context, as each peer wants it written
 //	client.go      the line protocol that drives a peer's client
 //	aiocoap.go californium.go liboscore.go libcoap.go   the peers
+//	leshan.go       LwM2M: what a server is asked, its events
+//	leshan_demo.go  the demo server, by REST and its event stream
+//	leshan_lines.go the servers on later versions, and the client, by lines
+//	java.go         how a Java program is run
 //	gocoap.go      go-coap alone, in a process that knows no OSCORE
 //
 // Limits: Linux (process groups, /proc/net/udp), IPv4 loopback.
