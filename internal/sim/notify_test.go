@@ -242,3 +242,24 @@ func TestNotificationFromElsewhere(t *testing.T) {
 		t.Error(r.Addr, second.Addr())
 	}
 }
+
+// TestObservationEndsWithRegistration: after a registration that replaced
+// another the server is told nothing of the earlier observations.
+func TestObservationEndsWithRegistration(t *testing.T) {
+	both(t, nil, func(w *world) {
+		w.observe(ReadRequest("/3/0/9", lwm2m.Text))
+		if err := w.device.Register(w.ctx); err != nil {
+			w.t.Fatal(err)
+		}
+		mark := w.server.Log().Mark()
+		w.set("/3/0/9", lwm2m.Int(1))
+		o := w.observe(ReadRequest("/3/0/9", lwm2m.Text))
+		w.set("/3/0/9", lwm2m.Int(2))
+		w.event(mark, text("2"))
+		for _, e := range w.server.Log().Since(mark) {
+			if e.Event == "notification" && e.ID != o.ID {
+				w.t.Errorf("%+v", e)
+			}
+		}
+	})
+}

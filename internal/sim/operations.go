@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync/atomic"
 
 	"github.com/oscorelay/oscorelay/internal/sim/lwm2m"
 	"github.com/plgd-dev/go-coap/v3/message/codes"
@@ -137,6 +138,7 @@ type Observation struct {
 	Path     string
 	s        *Server
 	watch    *watch
+	over     atomic.Bool
 }
 
 // Observe registers an observation by a request of ReadRequest or
@@ -159,6 +161,9 @@ func (s *Server) observeAs(ctx context.Context, id int, endpoint string, r Reque
 	defer cancel()
 	o := &Observation{ID: id, Endpoint: endpoint, Path: r.Path, s: s}
 	w, resp, err := s.node.observe(ctx, to, peer, r, func(resp Response) {
+		if o.over.Load() {
+			return // its registration is gone
+		}
 		e := Event{Event: "notification", ID: id, Endpoint: endpoint, Path: r.Path, Addr: to.String(), Peer: peer, Code: CodeText(resp.Code)}
 		e.body(resp.Format, resp.Payload)
 		s.log.add(e)
@@ -225,8 +230,10 @@ func (o *Observation) CancelPassively() error {
 	return nil
 }
 
-// forget drops it where the registration goes.
+// forget drops it where the registration goes. Under OSCORE notifications may
+// still come: they are acknowledged, and nobody is told.
 func (o *Observation) forget() {
+	o.over.Store(true)
 	if o.watch.forget != nil {
 		o.watch.forget()
 	}

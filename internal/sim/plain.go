@@ -200,12 +200,12 @@ func (p *plain) answer(to *net.UDPAddr, k key, in packet) packet {
 		return out
 	}
 	req := &incoming{Request: whole.request(), Observe: whole.number(message.Observe), Token: k.token, Source: to}
-	notifier := &notifier{p: p, to: to, token: k.token, request: whole, sequence: 1}
+	notifier := &notifier{p: p, to: to, token: k.token, request: whole, sequence: firstSequence}
 	req.notify = notifier.send
 	resp := p.n.cfg.handle(req)
 	observe := -1
 	if resp.Observe {
-		observe = notifier.sequence
+		observe = firstSequence // a notification may be out already
 	}
 	return p.blocks.answer(source, in, whole, resp.packet(observe))
 }
@@ -221,6 +221,16 @@ func unknownCritical(opts message.Options) bool {
 		}
 	}
 	return false
+}
+
+// firstSequence is the Observe value of the answer to a registration;
+// notifications count on from there.
+const firstSequence = 1
+
+// fresher reports whether a notification was sent after another one (RFC 7641
+// §3.4); what came last came at the given time.
+func fresher(last, next int, at, now time.Time) bool {
+	return last < next && next-last < 1<<23 || last > next && last-next > 1<<23 || now.Sub(at) > 128*time.Second
 }
 
 // notifier sends the notifications of one observation.
@@ -429,7 +439,8 @@ func (p *plain) observe(ctx context.Context, to *net.UDPAddr, r Request, f func(
 			return in, err
 		})
 	}
-	observes := in.options.HasOption(message.Observe)
+	last, at := in.number(message.Observe), time.Now()
+	observes := last >= 0
 	if in, err = rest(ctx, in); err != nil || !observes {
 		forget()
 		resp := in.response()
@@ -454,7 +465,12 @@ func (p *plain) observe(ctx context.Context, to *net.UDPAddr, r Request, f func(
 			case <-p.n.ctx.Done():
 				return
 			}
-			observes := in.options.HasOption(message.Observe)
+			next, now := in.number(message.Observe), time.Now()
+			observes := next >= 0
+			if observes && !fresher(last, next, at, now) {
+				continue // overtaken, or sent twice
+			}
+			last, at = next, now
 			ctx, cancel := context.WithTimeout(p.n.ctx, transmitWait)
 			in, err := rest(ctx, in)
 			cancel()

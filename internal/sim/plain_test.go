@@ -166,6 +166,28 @@ func withFormat(o message.Options) message.Options {
 	return withBlock(list.Options, message.Option{ID: message.Block1, Value: block})
 }
 
+// TestFresher has RFC 7641 §3.4's cases.
+func TestFresher(t *testing.T) {
+	at := time.Unix(0, 0)
+	for _, c := range []struct {
+		last, next int
+		after      time.Duration
+		want       bool
+	}{
+		{1, 2, 0, true},
+		{2, 2, 0, false},
+		{2, 1, 0, false},
+		{0xffffff, 0, 0, true},
+		{0, 0xffffff, 0, false},
+		{5, 4, 128 * time.Second, false},
+		{5, 4, 129 * time.Second, true},
+	} {
+		if got := fresher(c.last, c.next, at, at.Add(c.after)); got != c.want {
+			t.Errorf("%+v: %v", c, got)
+		}
+	}
+}
+
 // TestCriticalOptions: in plain, OSCORE and unknown options are refused.
 func TestCriticalOptions(t *testing.T) {
 	w := newWorld(t, DeviceConfig{Endpoint: "dev1"}, ServerConfig{})
