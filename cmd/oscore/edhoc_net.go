@@ -131,9 +131,11 @@ func (r *requestFlags) explainHandshake(err error, peer, address string) error {
 		return fmt.Errorf("whoever answers at %s is not the %q of the first use: if it has a new key, and you have made sure of that,\n"+
 			"  take the old one out of the file of --trust-on-first-use.\n  (%w)", address, peer, err)
 	case errors.Is(err, edhoc.ErrUnknownCredential), errors.Is(err, edhoc.ErrUntrusted):
-		return fmt.Errorf("whoever answers at %s is not %q as --trust knows it: get the server's .cred by a safe way.\n  (%w)", address, peer, err)
+		return fmt.Errorf("whoever answers at %s is not %q as --trust or --roots knows it: get the server's .cred, or its root, by a safe way.\n  (%w)", address, peer, err)
 	case errors.Is(err, edhoc.ErrAuthentication):
 		return fmt.Errorf("whoever answers at %s cannot prove to be %q: another key, or somebody on the path.\n  (%w)", address, peer, err)
+	case errors.Is(err, gocoap.ErrClosed):
+		return fmt.Errorf("nobody answers at %s: is 'oscore edhoc serve' running there, with --listen on that port?", address)
 	case errors.As(err, &answer):
 		return fmt.Errorf("%s has no EDHOC resource at /.well-known/edhoc, or not for this flow: it says %v %s", address, answer.Code, answer.Code.Name())
 	}

@@ -113,6 +113,9 @@ func (l *link) ask(ctx context.Context, m oscore.Message) (oscore.Message, error
 	req.SetType(message.Confirmable)
 	resp, err := l.conn.Do(req)
 	if err != nil {
+		if l.conn.Context().Err() != nil {
+			err = fmt.Errorf("%w: %w", ErrClosed, err)
+		}
 		return oscore.Message{}, err
 	}
 	defer l.conn.ReleaseMessage(resp)
