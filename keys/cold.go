@@ -283,9 +283,6 @@ func (r *Keyring) findCold(dst []oscore.Peer, kid, kidContext []byte) ([]oscore.
 	out, match, err := r.lookup(dst, kid, kidContext)
 	if err != nil {
 		r.failed(fmt.Errorf("keys: looking up kid %x: %w", kid, err))
-		if len(out) == len(dst) {
-			match = oscore.MatchNone
-		}
 	}
 	return out, match
 }
@@ -298,7 +295,10 @@ func (r *Keyring) lookup(dst []oscore.Peer, kid, kidContext []byte) (_ []oscore.
 	defer cancel()
 	c, err := r.cold.dir.Lookup(ctx, kid, kidContext)
 	if err != nil {
-		return dst, oscore.MatchNone, err
+		r.mu.RLock()
+		defer r.mu.RUnlock()
+		dst, match, _ = r.findHot(dst, kid, kidContext) // those go on while their numbers last
+		return dst, match, err
 	}
 	if c.Exact != "" {
 		p, err := r.bring(c.Exact, nil)

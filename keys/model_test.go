@@ -12,7 +12,8 @@ import (
 // security context over one store. Every interleaving is searched of: taking
 // over, reserving, either with the reply lost; crashes; clean stops; a client
 // that answers challenges; a network that delivers every request again at any
-// time to any node; a node that sleeps for any time between two of its steps.
+// time to any node; a node that sleeps for any time between two of its steps, or
+// parks the context and brings it back.
 //
 // What must not happen is a number used twice, or a request accepted twice. Each
 // mutant leaves one rule out, and the search finds what goes wrong.
@@ -37,6 +38,10 @@ type rules struct {
 	freeRide   bool // a challenge spends no number
 	keptWindow bool // a window handed over is not deleted when it is taken
 	small      bool // one request and one block of numbers fewer
+
+	parks       bool // nodes park the context and bring it back (cold.go)
+	parkedTwice bool // what was parked is kept when it is brought back, and comes back again
+	parkedLasts bool // a crash brings back what was parked last
 }
 
 // modelNode is the memory of one node.
@@ -47,6 +52,38 @@ type modelNode struct {
 	floor, seen uint8
 	echo        uint8 // the challenge it waits for
 	doing       uint8 // request that passed the fence, plus one (after), or anyRequest (before)
+
+	away   bool // it is parked
+	parked modelParked
+	stored modelParked // with parkedLasts
+}
+
+// modelParked is what a node parked.
+type modelParked struct {
+	here, open               bool
+	floor, seen, next, limit uint8
+}
+
+// park moves what the node knows of the context.
+func (n *modelNode) park(r *rules) {
+	if !r.parkedTwice || !n.parked.here {
+		n.parked = modelParked{true, n.open, n.floor, n.seen, n.next, n.limit}
+	}
+	if r.parkedLasts {
+		n.stored = n.parked
+	}
+	n.open, n.floor, n.seen, n.next, n.limit = false, 0, 0, 0, 0
+	n.away = true
+}
+
+// wake is the inverse of park.
+func (n *modelNode) wake(r *rules) {
+	p := n.parked
+	n.open, n.floor, n.seen, n.next, n.limit = p.open, p.floor, p.seen, p.next, p.limit
+	if !r.parkedTwice {
+		n.parked = modelParked{}
+	}
+	n.away = false
 }
 
 // world is a state of everything.
@@ -112,7 +149,7 @@ func (w world) successors(r *rules, emit func(step string, next world)) {
 		name := string(rune('A' + i))
 		if n != (modelNode{}) {
 			v := w
-			v.nodes[i], v.behind = modelNode{}, 0
+			v.nodes[i], v.behind = modelNode{stored: n.stored}, 0
 			emit(name+" crashes", v)
 		}
 		if w.epoch < modelEpochs {
@@ -122,7 +159,7 @@ func (w world) successors(r *rules, emit func(step string, next world)) {
 				v.saved, v.savedAt, v.savedSeen = false, 0, 0
 			}
 			emit(name+" takes over, and does not learn of it", v)
-			m := modelNode{epoch: v.epoch}
+			m := modelNode{epoch: v.epoch, parked: n.stored, stored: n.stored, away: n.stored.here}
 			if w.saved {
 				m.open, m.floor, m.seen = true, w.savedAt, w.savedSeen
 			}
@@ -131,6 +168,19 @@ func (w world) successors(r *rules, emit func(step string, next world)) {
 		}
 		if n.epoch == 0 {
 			continue
+		}
+		if r.parks && n.doing == 0 {
+			v := w
+			if n.away {
+				v.nodes[i].wake(r)
+				emit(name+" brings the context back", v)
+			} else {
+				v.nodes[i].park(r)
+				emit(name+" parks the context", v)
+			}
+		}
+		if n.away {
+			continue // every operation brings it back first
 		}
 		current := n.epoch == w.epoch
 		if from := max(w.next, w.behind); current && from+modelBlock <= numbers {
@@ -264,6 +314,19 @@ func TestModelSleeper(t *testing.T) {
 	t.Logf("%d states, nothing broken", states)
 }
 
+// TestModelParking: a context that is parked in memory and brought back is as good
+// as one that stayed.
+func TestModelParking(t *testing.T) {
+	states, broken, trace := search(&rules{parks: true, small: true})
+	if broken != 0 {
+		t.Fatalf("broken (%d) by:\n%s", broken, strings.Join(trace, "\n"))
+	}
+	t.Logf("%d states, nothing broken", states)
+	if states < 100_000 {
+		t.Errorf("only %d states: the model lost its life", states)
+	}
+}
+
 func TestModelMutants(t *testing.T) {
 	for _, m := range []struct {
 		rules rules
@@ -276,6 +339,8 @@ func TestModelMutants(t *testing.T) {
 		{rules{name: "an Echo value of an earlier epoch", staleEcho: true}, brokenReplay},
 		{rules{name: "a challenge without a number of its own", freeRide: true}, brokenNonce},
 		{rules{name: "a window handed over twice", keptWindow: true}, brokenReplay},
+		{rules{name: "parked, and brought back twice", parks: true, parkedTwice: true, small: true}, brokenNonce},
+		{rules{name: "parked, and brought back by a crash", parks: true, parkedLasts: true, small: true}, brokenNonce},
 	} {
 		t.Run(m.rules.name, func(t *testing.T) {
 			states, broken, trace := search(&m.rules)

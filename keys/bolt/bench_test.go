@@ -3,9 +3,11 @@ package bolt
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -29,23 +31,18 @@ func fleetSize(b *testing.B) int {
 	return n
 }
 
-// resident returns the process's memory in kB, of the kind asked for.
-func resident(b *testing.B, kind string) int {
+// residentKB returns the process's memory in kB, of the kind asked for.
+func residentKB(kind string) (int, error) {
 	text, err := os.ReadFile("/proc/self/status")
 	if err != nil {
-		b.Skip("needs /proc:", err)
+		return 0, err
 	}
 	for line := range strings.Lines(string(text)) {
 		if rest, ok := strings.CutPrefix(line, kind+":"); ok {
-			n, err := strconv.Atoi(strings.Fields(rest)[0])
-			if err != nil {
-				b.Fatal(err)
-			}
-			return n
+			return strconv.Atoi(strings.Fields(rest)[0])
 		}
 	}
-	b.Fatal("no " + kind)
-	return 0
+	return 0, errors.New("no " + kind)
 }
 
 func fleetStore(b *testing.B) (base string, n int) {
@@ -72,14 +69,19 @@ func BenchmarkImport(b *testing.B) {
 			b.Fatal(err)
 		}
 		b.ReportMetric(float64(info.Size())/float64(n), "file-B/entry")
-		b.ReportMetric(float64(resident(b, "VmHWM"))/1024, "peak-MB")
+		kB, err := residentKB("VmHWM")
+		if err != nil {
+			b.Skip("needs /proc:", err)
+		}
+		b.ReportMetric(float64(kB)/1024, "peak-MB")
 	}
 	b.ReportMetric(b.Elapsed().Seconds()*1e6/float64(b.N*n), "µs/entry")
 }
 
-// BenchmarkFleet opens a store and looks contexts up in it: those in use, those that
-// were not heard of yet, and those that are nobody's; and lets every context be
-// heard once.
+// BenchmarkFleet is a daemon of a fleet: how soon it is ready, what a look-up costs of
+// contexts in use, of others and of nobody's, and what memory holds when every
+// context was heard. Mapped memory is pages of the file, which the kernel takes back
+// when it needs them; anonymous memory is the process's own.
 func BenchmarkFleet(b *testing.B) {
 	base, n := fleetStore(b)
 	open := func(b *testing.B) (*Store, *keys.Keyring) {
@@ -103,16 +105,25 @@ func BenchmarkFleet(b *testing.B) {
 			b.Fatalf("kid %x: %v", kid, match)
 		}
 	}
-	b.Run("ready", func(b *testing.B) {
+	b.Run("process", func(b *testing.B) {
+		// A process of its own, which did not import it.
 		for b.Loop() {
-			st, ring := open(b)
-			find(b, ring, n/2, oscore.MatchKID)
-			b.StopTimer()
-			b.ReportMetric(float64(resident(b, "RssAnon"))/1024, "anon-MB")
-			b.ReportMetric(float64(resident(b, "RssFile"))/1024, "mapped-MB")
-			end(b, st, ring)
-			b.StartTimer()
+			c := command("fleet", base)
+			c.Stderr = os.Stderr
+			out, err := c.Output()
+			if err != nil {
+				b.Fatal(err)
+			}
+			for line := range strings.Lines(string(out)) {
+				var value float64
+				var unit string
+				if _, err := fmt.Sscan(line, &value, &unit); err != nil {
+					b.Fatalf("%q: %v", line, err)
+				}
+				b.ReportMetric(value, unit)
+			}
 		}
+		b.ReportMetric(0, "ns/op")
 	})
 	st, ring := open(b)
 	defer func() { end(b, st, ring) }()
@@ -137,52 +148,83 @@ func BenchmarkFleet(b *testing.B) {
 			find(b, ring, i, oscore.MatchKID)
 		}
 	})
-	b.Run("all-heard", func(b *testing.B) {
-		// Each sends a request and gets a response with a number of its own.
-		for b.Loop() {
-			b.StopTimer()
-			end(b, st, ring)
-			st, ring = open(b)
-			runtime.GC()
-			before, writes := resident(b, "RssAnon"), frames(st)
-			var room [oscore.MaxCandidates]oscore.Peer
-			b.StartTimer()
-			for i := range n {
-				e := meter(i)
-				far, err := oscore.New(e.Params.Swap())
-				if err != nil {
-					b.Fatal(err)
-				}
-				far.Begin()
-				var p oscore.Pending
-				m, err := far.SealRequest(nil, &p, oscore.Message{Code: 1})
-				if err != nil {
-					b.Fatal(err)
-				}
-				peers, _ := ring.Find(room[:0], e.Params.RecipientID, nil)
-				var q oscore.Request
-				// A later round finds the request received.
-				if _, err := peers[0].OpenRequest(nil, &q, m); err == nil {
-					if _, err = peers[0].SealResponse(nil, &q, oscore.Message{Code: 0x45}); err != nil {
-						b.Fatal(err)
-					}
-				} else if !errors.Is(err, oscore.ErrReplay) {
-					b.Fatal(err)
-				}
+}
+
+// fleetProcess opens a store of a fleet, and lets every context send a request and
+// get a response with a number of its own. It writes out what that took.
+func fleetProcess(base string) error {
+	say := func(value float64, unit string) { fmt.Println(value, unit) }
+	memory := func(when string) error {
+		runtime.GC()
+		runtime.GC() // what the first found dead is given back
+		debug.FreeOSMemory()
+		for kind, name := range map[string]string{"VmRSS": "resident", "RssAnon": "anonymous", "RssFile": "mapped"} {
+			kB, err := residentKB(kind)
+			if err != nil {
+				return err
 			}
-			b.StopTimer()
-			if frames(st) != writes {
-				b.Fatal("it took a write")
-			}
-			runtime.GC()
-			runtime.GC()
-			b.ReportMetric(float64(resident(b, "RssAnon")-before)*1024/float64(n), "anon-B/context")
-			b.ReportMetric(float64(resident(b, "RssAnon"))/1024, "anon-MB")
-			b.ReportMetric(float64(resident(b, "RssFile"))/1024, "mapped-MB")
-			b.StartTimer()
+			say(float64(kB)/1024, when+"-"+name+"-MB")
 		}
-		b.ReportMetric(b.Elapsed().Seconds()*1e6/float64(b.N*n), "µs/context")
-	})
+		return nil
+	}
+	begun := time.Now()
+	st, err := Open(filepath.Join(base, "store"), opts(base))
+	if err != nil {
+		return err
+	}
+	ring, err := st.Keyring(ctx)
+	if err != nil {
+		return err
+	}
+	n := st.Len()
+	var room [oscore.MaxCandidates]oscore.Peer
+	if _, match := ring.Find(room[:0], meter(n/2).Params.RecipientID, nil); match != oscore.MatchKID {
+		return fmt.Errorf("%v", match)
+	}
+	say(float64(time.Since(begun).Microseconds())/1000, "ready-ms")
+	if err := memory("ready"); err != nil {
+		return err
+	}
+	writes := frames(st)
+	begun = time.Now()
+	for i := range n {
+		e := meter(i)
+		far, err := oscore.New(e.Params.Swap())
+		if err != nil {
+			return err
+		}
+		if err := far.Extend(st.Epoch()*100, st.Epoch()*100+1); err != nil {
+			return err
+		}
+		m, err := far.SealRequest(nil, new(oscore.Pending), oscore.Message{Code: 1})
+		if err != nil {
+			return err
+		}
+		peers, _ := ring.Find(room[:0], e.Params.RecipientID, nil)
+		q := new(oscore.Request)
+		if _, err := peers[0].OpenRequest(nil, q, m); err != nil {
+			return err
+		}
+		if _, err = peers[0].SealResponse(nil, q, oscore.Message{Code: 0x45}); err != nil {
+			return err
+		}
+	}
+	say(float64(time.Since(begun).Nanoseconds())/1000/float64(n), "heard-µs/context")
+	if frames(st) != writes {
+		return errors.New("it took a write")
+	}
+	if err := memory("heard"); err != nil {
+		return err
+	}
+	begun = time.Now()
+	if err := ring.Close(ctx); err != nil {
+		return err
+	}
+	if err := st.Close(); err != nil {
+		return err
+	}
+	say(time.Since(begun).Seconds(), "stop-s")
+	return nil
 }
 
 func BenchmarkReserve(b *testing.B) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/oscorelay/oscorelay/keys"
 	"github.com/oscorelay/oscorelay/keys/internal/disk"
+	"github.com/oscorelay/oscorelay/oscore"
 )
 
 // device puts a device in the place of the file that a store has open. What is
@@ -271,4 +272,181 @@ func TestInitIsCutShort(t *testing.T) {
 		mustPut(t, st, true, "a")
 		mustClose(t, st)
 	}
+}
+
+// peers returns a keyring that holds one peer, and a far end of each of some meters.
+func peers(t *testing.T, st *Store, n int) (*keys.Keyring, []*oscore.Context) {
+	t.Helper()
+	ring, err := st.Keyring(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var far []*oscore.Context
+	for i := range n {
+		e := meter(i)
+		c, err := oscore.New(e.Params.Swap())
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Begin()
+		far = append(far, c)
+	}
+	return ring, far
+}
+
+// arrive sends a request to a keyring and delivers it twice.
+func arrive(t *testing.T, ring *keys.Keyring, far *oscore.Context) (oscore.Peer, *oscore.Request, error) {
+	t.Helper()
+	m, err := far.SealRequest(nil, new(oscore.Pending), oscore.Message{Code: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, match := ring.Find(nil, far.SenderID(), nil)
+	if match != oscore.MatchKID {
+		return nil, nil, fmt.Errorf("%v", match)
+	}
+	q := new(oscore.Request)
+	_, err = found[0].OpenRequest(nil, q, m)
+	if _, again := found[0].OpenRequest(nil, new(oscore.Request), m); again == nil {
+		t.Fatal("a replay was accepted")
+	}
+	return found[0], q, err
+}
+
+// TestFullDiskEvicts: with a full disk peers come and go as ever, and what needs
+// the disk fails and comes to life again when there is room.
+func TestFullDiskEvicts(t *testing.T) {
+	const n = 4
+	base := t.TempDir()
+	mustClose(t, mustOpen(t, base))
+	st, f := openWithFile(t, base)
+	st.opts.Hot = 1
+	for i := range n {
+		if err := st.Put(ctx, true, meter(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ring, far := peers(t, st, n)
+	undo := deviceFor(t, f, "/dev/full")
+	used := map[string]bool{}
+	seal := func(p oscore.Peer) error {
+		q := new(oscore.Pending)
+		_, err := p.SealRequest(nil, q, oscore.Message{Code: 1})
+		if id := fmt.Sprint(p.Name(), q.PartialIV()); err == nil && used[id] {
+			t.Fatalf("%s is used twice", id)
+		} else if err == nil {
+			used[id] = true
+		}
+		return err
+	}
+	for range 3 {
+		for i := range n {
+			p, _, err := arrive(t, ring, far[i])
+			if err != nil {
+				t.Fatalf("device %d: %v", i, err)
+			}
+			if err := seal(p); err != nil {
+				t.Fatalf("device %d: a number that it owns: %v", i, err)
+			}
+		}
+	}
+	p, _, err := arrive(t, ring, far[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for err == nil {
+		err = seal(p)
+	}
+	if !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("more numbers on a full disk: %v", err)
+	}
+	if _, _, err := arrive(t, ring, far[0]); err != nil {
+		t.Errorf("a request when numbers ran out: %v", err)
+	}
+	if err := st.Remove(ctx, meter(1).Name); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("Remove = %v", err)
+	}
+	undo() // somebody makes room
+	for i := range n {
+		p, _, err := arrive(t, ring, far[i])
+		if i == 1 && errors.Is(err, oscore.ErrUnproven) {
+			continue // its window went with Remove, and could not be saved
+		}
+		if err != nil {
+			t.Fatalf("device %d: %v", i, err)
+		}
+		if err := seal(p); err != nil {
+			t.Errorf("device %d: %v", i, err)
+		}
+	}
+	if err := ring.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	mustClose(t, st)
+	st = mustOpen(t, base)
+	ring, err = st.Keyring(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range n {
+		if _, _, err := arrive(t, ring, far[i]); err != nil && i != 1 {
+			t.Errorf("device %d after a clean stop: %v", i, err)
+		}
+	}
+	mustClose(t, st)
+}
+
+// TestFailedFlushFindsNobody: when the store has stopped, peers in memory go on
+// until their numbers end, the others are not found and the operator hears why;
+// the next start accepts nothing without an Echo.
+func TestFailedFlushFindsNobody(t *testing.T) {
+	const n = 3
+	base := t.TempDir()
+	mustClose(t, mustOpen(t, base))
+	st, f := openWithFile(t, base)
+	st.opts.Hot = 1
+	var told []error
+	st.opts.OnError = func(err error) { told = append(told, err) }
+	for i := range n {
+		if err := st.Put(ctx, true, meter(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ring, far := peers(t, st, n)
+	for i := range n {
+		if _, _, err := arrive(t, ring, far[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	undo := deviceFor(t, f, "/dev/null")
+	if err := st.Put(ctx, true, meter(n)); !errors.Is(err, syscall.EINVAL) {
+		t.Fatalf("Put = %v, want the error of the flush", err)
+	}
+	undo()
+	if _, _, err := arrive(t, ring, far[n-1]); err != nil {
+		t.Errorf("a peer in memory: %v", err)
+	}
+	if _, _, err := arrive(t, ring, far[0]); err == nil {
+		t.Error("a peer was found in a store that has stopped")
+	}
+	if len(told) == 0 || !strings.Contains(told[0].Error(), "has stopped") {
+		t.Errorf("told %v", told)
+	}
+	if err := ring.Close(ctx); err == nil {
+		t.Error("the keyring's Close says nothing")
+	}
+	if err := st.Close(); err == nil {
+		t.Error("Close says nothing")
+	}
+	st = mustOpen(t, base)
+	ring, err := st.Keyring(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range n {
+		if _, _, err := arrive(t, ring, far[i]); !errors.Is(err, oscore.ErrUnproven) {
+			t.Errorf("device %d: %v, want ErrUnproven", i, err)
+		}
+	}
+	mustClose(t, st)
 }

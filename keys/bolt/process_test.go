@@ -43,6 +43,9 @@ func TestMain(m *testing.M) {
 //	j NUMBER  is about to let an unsafe request go on: the journal said it is new
 //	o NUMBER  holds an observation of that number
 func child(what, base string) error {
+	if what == "fleet" {
+		return fleetProcess(base)
+	}
 	o := opts(base)
 	o.Hot = 2
 	st, err := Open(filepath.Join(base, "store"), o)

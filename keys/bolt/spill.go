@@ -7,6 +7,7 @@ import (
 	"crypto/cipher"
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -160,20 +161,46 @@ func (s *spill) merge(fn func(item) error) error {
 	return nil
 }
 
-// batches is merge in batches of some items, which fn may keep.
+// batches is merge in batches of some items, which fn may keep. The next one is read
+// while fn has one.
 func (s *spill) batches(n int, fn func([]item) error) error {
-	var some []item
-	err := s.merge(func(it item) error {
-		some = append(some, item{bytes.Clone(it.key), bytes.Clone(it.value)})
-		if len(some) < n {
+	ready, stop := make(chan []item), make(chan struct{})
+	var failed error // of the merge, once ready is closed
+	go func() {
+		defer close(ready)
+		some := make([]item, 0, n)
+		pass := func() error {
+			select {
+			case ready <- some:
+			case <-stop:
+				return errStopped
+			}
+			some = make([]item, 0, n)
 			return nil
 		}
-		part := some
-		some = nil
-		return fn(part)
-	})
-	if err == nil && len(some) > 0 {
-		err = fn(some)
+		failed = s.merge(func(it item) error {
+			both := make([]byte, len(it.key)+len(it.value))
+			at := copy(both, it.key)
+			copy(both[at:], it.value)
+			some = append(some, item{both[:at:at], both[at:]})
+			if len(some) < n {
+				return nil
+			}
+			return pass()
+		})
+		if failed == nil && len(some) > 0 {
+			failed = pass()
+		}
+	}()
+	for some := range ready {
+		if err := fn(some); err != nil {
+			close(stop)
+			for range ready { // it ends
+			}
+			return err
+		}
 	}
-	return err
+	return failed
 }
+
+var errStopped = errors.New("stopped")

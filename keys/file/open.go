@@ -61,6 +61,7 @@ var (
 	_ keys.History      = (*Store)(nil)
 	_ keys.WindowStore  = (*Store)(nil)
 	_ keys.ContextStore = (*Store)(nil)
+	_ keys.UsageStore   = (*Store)(nil)
 )
 
 // Open opens a directory, and makes it if it does not exist. It fails if another

@@ -19,6 +19,7 @@ import (
 //	'C' base (16)  identity (16)  length (1)  ID Context
 //	'W' identity (16)  size (2)  floor (8)  next (8)  bits (8 a word)
 //	'X' identity (16)                  the window is taken
+//	'U' identity (16)  count (8)       encryptions under the key
 const (
 	recEpoch   = 'E'
 	recNumbers = 'N'
@@ -28,6 +29,7 @@ const (
 	recDerived = 'C'
 	recWindow  = 'W'
 	recTaken   = 'X'
+	recUsed    = 'U'
 )
 
 var errRecord = errors.New("a record that this version does not know")
@@ -69,6 +71,10 @@ func appendTaken(dst []byte, id keys.Identity) []byte {
 	return append(append(dst, recTaken), id[:]...)
 }
 
+func appendUsed(dst []byte, u keys.Used) []byte {
+	return binary.BigEndian.AppendUint64(append(append(dst, recUsed), u.ID[:]...), u.Encrypted)
+}
+
 // apply takes the records of a frame into the state.
 func (s *state) apply(records []byte) error {
 	f := record.Fields{B: records}
@@ -86,6 +92,7 @@ func (s *state) apply(records []byte) error {
 			id := f.ID()
 			delete(s.ids, id)
 			delete(s.derived, id)
+			delete(s.used, id)
 		case recReason:
 			n := f.Byte()
 			s.reasons[n] = string(f.Take(f.U16()))
@@ -100,6 +107,9 @@ func (s *state) apply(records []byte) error {
 			s.windows[id] = f.Window()
 		case recTaken:
 			delete(s.windows, f.ID())
+		case recUsed:
+			id, n := f.ID(), f.U64()
+			s.used[id] = max(s.used[id], n)
 		default:
 			return errRecord
 		}

@@ -19,6 +19,7 @@ type state struct {
 	reasons map[uint8]string
 	derived map[keys.Identity]derived // by the identity configured
 	windows map[keys.Identity]oscore.WindowState
+	used    map[keys.Identity]uint64 // encryptions
 }
 
 // at returns where the state has got to.
@@ -40,7 +41,7 @@ type derived struct {
 func newState(store anchor.UUID) *state {
 	return &state{
 		store: store, ids: map[keys.Identity]history{}, reasons: map[uint8]string{},
-		derived: map[keys.Identity]derived{}, windows: map[keys.Identity]oscore.WindowState{},
+		derived: map[keys.Identity]derived{}, windows: map[keys.Identity]oscore.WindowState{}, used: map[keys.Identity]uint64{},
 	}
 }
 
@@ -82,6 +83,9 @@ func (s *state) snapshot(dst []byte, keep func(keys.Identity) bool) []byte {
 		if h.taint != 0 {
 			dst = appendTaint(dst, id, h.taint)
 		}
+	}
+	for _, id := range sorted(s.used) {
+		dst = appendUsed(dst, keys.Used{ID: id, Encrypted: s.used[id]})
 	}
 	for _, base := range sorted(s.derived) {
 		dst = appendDerived(dst, base, s.derived[base])

@@ -95,8 +95,43 @@ func (st *Store) Forget(_ context.Context, b []byte) error {
 	out.add(&id, 0, appendForget(nil, id), func() {
 		delete(st.s.ids, id)
 		delete(st.s.derived, id)
+		delete(st.s.used, id)
 	})
 	return st.commit(out)
+}
+
+// PutUsed implements [keys.UsageStore].
+func (st *Store) PutUsed(_ context.Context, used []keys.Used) error {
+	if len(used) == 0 {
+		return nil
+	}
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	out, err := st.join(nil)
+	if err != nil {
+		return err
+	}
+	var records []byte
+	for _, u := range used {
+		records = appendUsed(records, u)
+	}
+	out.add(nil, 0, records, func() {
+		for _, u := range used {
+			st.s.used[u.ID] = max(st.s.used[u.ID], u.Encrypted)
+		}
+	})
+	return st.commit(out)
+}
+
+// Used implements [keys.UsageStore].
+func (st *Store) Used(_ context.Context, b []byte) (uint64, error) {
+	id, err := identityOf(b)
+	if err != nil {
+		return 0, err
+	}
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.s.used[id], nil
 }
 
 // PutWindows implements [keys.WindowStore].
@@ -182,6 +217,7 @@ func (st *Store) PutDerived(_ context.Context, b []byte, d keys.Derived) error {
 	out.add(&d.ID, 0, records, func() {
 		if had {
 			delete(st.s.ids, old.id)
+			delete(st.s.used, old.id)
 		}
 		st.s.ids[d.ID] = history{next: max(next, st.s.ids[d.ID].next)}
 		st.s.derived[base] = now

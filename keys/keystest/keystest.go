@@ -53,6 +53,7 @@ func Run(t *testing.T, begin func(t *testing.T) Subject) {
 		{"a window nobody took is carried on", windowCarried},
 		{"a derived context and its numbers come back together", derivedComesBack},
 		{"a derived context supersedes the last", derivedSupersedes},
+		{"counts of encryptions come back, and end with their key", counts},
 		{"traffic with crashes", traffic},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -443,4 +444,46 @@ func derivedSupersedes(r *run) {
 	// The same one again, with fewer numbers spent, takes nothing back.
 	r.putDerived(0, "second", 11, 0)
 	r.reserve(g, 11, 8)
+}
+
+func counts(r *run) {
+	usage := func() keys.UsageStore {
+		u, ok := r.store.(keys.UsageStore)
+		if !ok {
+			r.Skip("the store has no UsageStore")
+		}
+		return u
+	}
+	want := func(n int, count uint64) {
+		r.Helper()
+		i := id(n)
+		if got, err := usage().Used(ctx, i[:]); got != count || err != nil {
+			r.Errorf("count %d, %v, want %d", got, err, count)
+		}
+	}
+	put := func(used ...keys.Used) {
+		r.Helper()
+		if err := usage().PutUsed(ctx, used); err != nil {
+			r.Fatal(err)
+		}
+	}
+	want(0, 0)
+	r.declare(0, 0)
+	r.declare(1, 0)
+	put(keys.Used{ID: id(0), Encrypted: 7}, keys.Used{ID: id(1), Encrypted: 1 << 40})
+	put(keys.Used{ID: id(0), Encrypted: 9})
+	put(keys.Used{ID: id(0), Encrypted: 8}) // late
+	for _, clean := range []bool{false, true, true, false} {
+		want(0, 9)
+		want(1, 1<<40)
+		r.restart(clean)
+	}
+	i := id(0)
+	if err := r.history().Forget(ctx, i[:]); err != nil {
+		r.Fatal(err)
+	}
+	want(0, 0)
+	r.restart(false)
+	want(0, 0)
+	want(1, 1<<40)
 }
