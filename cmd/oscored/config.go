@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/oscorelay/oscorelay/keys"
 )
 
 // config is the configuration file. What is left out has the default that
@@ -29,6 +31,7 @@ type storeConfig struct {
 
 type keysConfig struct {
 	Files []string `toml:"files" comment:"key files as 'oscore keys' writes them (TOML, JSON, CSV), seen from this end. Keys that the store does not know are tainted unless -fresh, or 'oscored ctl contexts add -fresh', said that they were never used"`
+	Hot   int      `toml:"hot" comment:"contexts that stay ready in memory, about 1.7 kB each; others are looked up in the store when a message asks for them"`
 }
 
 type routeConfig struct {
@@ -131,7 +134,7 @@ func newConfig() *config {
 	return &config{
 		Drain: duration{10 * time.Second},
 		Store: storeConfig{Dir: "/var/lib/oscored", AnchorDir: "/var/lib/oscored-anchors"},
-		Keys:  keysConfig{Files: []string{}},
+		Keys:  keysConfig{Files: []string{}, Hot: keys.DefaultHot},
 		Admin: adminConfig{Listen: "127.0.0.1:5680"},
 		Log:   logConfig{Level: "info", Format: "text"},
 	}
