@@ -24,7 +24,7 @@ type config struct {
 }
 
 type storeConfig struct {
-	Dir       string `toml:"dir" comment:"directory of the store; back it up never, see docs/OPERATIONS.md"`
+	Dir       string `toml:"dir" comment:"directory of the store; back it up never, see OPERATIONS.md. Relative paths begin at the directory of this file"`
 	AnchorDir string `toml:"anchor_dir" comment:"directory of the anchors, which tell a restored or copied store; it lasts as long as dir and is not copied with it"`
 	RootKey   string `toml:"root_key" comment:"file with the key that the store is sealed under, mode 0600; made if it is missing. Empty: root.key in dir"`
 }

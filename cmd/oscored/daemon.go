@@ -106,6 +106,12 @@ func (d *daemon) open(ctx context.Context, f *flags, files *keyFiles) error {
 	if len(d.cfg.Terminate) == 0 {
 		return nil // a proxy has no keys
 	}
+	if f.init && len(files.entries) > 0 {
+		// Better now than with a store that is there already.
+		if err := trial(ctx, files); err != nil {
+			return err
+		}
+	}
 	s := &d.cfg.Store
 	store, err := bolt.Open(s.Dir, bolt.Options{
 		Init: f.init, AnchorDir: s.AnchorDir, RootKey: s.RootKey, Hot: d.cfg.Keys.Hot,
