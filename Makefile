@@ -2,20 +2,24 @@
 # make test    the whole suite a contributor needs; needs only Go
 # make ci      what continuous integration runs; installs what it needs
 #
-# The rest, by name: build fmt lint race fuzz bench soak interop-setup interop proof snippets
+# The rest, by name: build deb fmt lint race fuzz bench soak interop-setup interop proof snippets
 
 GO ?= go
 FUZZTIME ?= 3s
 SOAK ?= 200
 PINNED = $(GO) tool -modfile=tools/pinned/go.mod
 
-.PHONY: demo test build fmt lint race fuzz bench soak interop-setup interop proof proof-check snippets ci
+.PHONY: demo test build deb fmt lint race fuzz bench soak interop-setup interop proof proof-check snippets ci
 
 demo: build
 	bin/oscore lab
 
 build:
 	$(GO) build -o bin/ ./cmd/...
+
+# The Debian package, into bin/: oscored, oscore, oscore-proxy, the systemd unit.
+deb:
+	packaging/deb.sh $(VERSION)
 
 test:
 	$(GO) test ./...

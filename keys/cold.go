@@ -463,6 +463,18 @@ func (r *Keyring) Hides(name string) bool {
 	return ok
 }
 
+// Hot returns the peers that are ready to use, in no order: all of them, but for
+// those of a [Directory] that nobody asked for of late. It brings none in.
+func (r *Keyring) Hot() []*Peer {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	all := make([]*Peer, 0, len(r.names))
+	for _, p := range r.names {
+		all = append(all, p)
+	}
+	return all
+}
+
 // Conflict returns ErrDuplicate if an entry that a [Directory] is about to write
 // cannot stand beside a peer that was added to the keyring, or beside an EDHOC
 // session.

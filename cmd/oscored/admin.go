@@ -138,10 +138,15 @@ func (a *admin) ask(ctx context.Context, verb string) (any, error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	if err := <-q.done; err != nil {
-		return nil, fmt.Errorf("%w: %w", errConfig, err)
+	select {
+	case err := <-q.done:
+		if err != nil {
+			return nil, statusError{http.StatusConflict, err.Error()}
+		}
+		return map[string]string{"done": verb}, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
-	return map[string]string{"done": verb}, nil
 }
 
 // statusView is the state of the whole.
@@ -197,7 +202,7 @@ func (a *admin) status(ctx context.Context) *statusView {
 			v.Store.Error = err.Error()
 		}
 		v.Contexts = a.reg.ring.Len()
-		v.Tainted = a.survey.get(a.reg, time.Now()).tainted
+		v.Tainted, _ = a.survey.taints()
 	}
 	for _, r := range a.routes {
 		g, c := r.Stats().Gauges, r.policy.Load()

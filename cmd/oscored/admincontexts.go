@@ -1,7 +1,7 @@
 package main
 
 import (
-	"errors"
+	"context"
 	"fmt"
 	"net/http"
 	"strings"
@@ -25,6 +25,7 @@ type contextView struct {
 	Tainted     string   `json:"tainted,omitempty"` // why
 
 	Derived    bool   `json:"derived"`     // Appendix B.2 gave it another context
+	InUse      bool   `json:"in_use"`      // of late; what follows is known of those alone
 	WindowOpen bool   `json:"window_open"` // else an Echo round trip comes first
 	Next       uint64 `json:"next_sequence"`
 	Encrypted  uint64 `json:"encrypted"` // messages at most, those skipped at restarts too
@@ -34,16 +35,31 @@ type contextView struct {
 
 type contextsView struct {
 	Contexts []contextView `json:"contexts"`
+	Remarks  []string      `json:"remarks,omitempty"`
 	Next     string        `json:"next,omitempty"`
 }
 
-func (a *admin) viewContext(e *keys.Entry) contextView {
-	v := contextView{
+// viewContext shows a context. Of one that is not in use it shows what the store
+// knows, and brings it not in.
+func (a *admin) viewContext(ctx context.Context, name string, hot map[string]*keys.Peer) (v contextView, ok bool, err error) {
+	rec, ok, err := a.reg.store.Load(ctx, name)
+	if err != nil || !ok {
+		return v, false, err
+	}
+	e := &rec.Entry
+	v = contextView{
 		Name: e.Name, SenderID: keyfile.FormatBytes(e.Params.SenderID), RecipientID: keyfile.FormatBytes(e.Params.RecipientID),
 		AEAD: e.Params.AEAD.String(), HKDF: e.Params.HKDF.String(), Source: cmpOr(a.reg.source(e.Name), "administration"), Notes: e.Notes, Routes: []string{},
+		Derived: rec.Derived != nil, Encrypted: rec.Encrypted,
 	}
-	if e.Params.IDContext != nil {
+	switch {
+	case rec.Derived != nil:
+		v.IDContext = keyfile.FormatBytes(rec.Derived)
+	case e.Params.IDContext != nil:
 		v.IDContext = keyfile.FormatBytes(e.Params.IDContext)
+	}
+	if rec.Taint != nil {
+		v.Tainted = rec.Taint.Error()
 	}
 	c := a.config()
 	for i := range c.Terminate {
@@ -51,22 +67,23 @@ func (a *admin) viewContext(e *keys.Entry) contextView {
 			v.Routes = append(v.Routes, c.Terminate[i].Name)
 		}
 	}
-	if p, ok := a.reg.ring.Get(e.Name); ok {
+	if p := hot[name]; p != nil {
 		s := p.Status()
-		v.Derived, v.WindowOpen, v.Next = s.Derived, s.WindowOpen, s.NextSequence
-		if s.Derived {
-			v.IDContext = keyfile.FormatBytes(s.IDContext)
-		}
-		if s.Taint != nil {
-			v.Tainted = s.Taint.Error()
-		}
+		v.InUse, v.WindowOpen, v.Next = true, s.WindowOpen, s.NextSequence
 		v.Encrypted, v.Failed, v.Renew = s.Usage.Encrypted, s.Usage.Failed, s.Usage.Near()
 	}
-	return v
+	return v, true, nil
 }
 
-// errEnough ends a listing.
-var errEnough = errors.New("enough")
+// hot are the contexts in use, by name.
+func (a *admin) hot() map[string]*keys.Peer {
+	all := a.reg.ring.Hot()
+	out := make(map[string]*keys.Peer, len(all))
+	for _, p := range all {
+		out[p.Name()] = p
+	}
+	return out
+}
 
 func (a *admin) getContexts(r *http.Request) (any, error) {
 	if err := a.hasKeys(); err != nil {
@@ -78,25 +95,31 @@ func (a *admin) getContexts(r *http.Request) (any, error) {
 	}
 	after, q, only := r.FormValue("after"), r.FormValue("q"), r.FormValue("tainted") != ""
 	v := contextsView{Contexts: []contextView{}}
-	err = a.reg.store.Entries(r.Context(), func(e keys.Entry) error {
-		if e.Name <= after && after != "" || !strings.Contains(e.Name, q) {
-			return nil
+	hot := a.hot()
+	for {
+		names, err := a.reg.store.Names(r.Context(), after, surveyPage)
+		if err != nil || len(names) == 0 {
+			return v, err
 		}
-		x := a.viewContext(&e)
-		if only && x.Tainted == "" {
-			return nil
+		for _, name := range names {
+			if !strings.Contains(name, q) {
+				continue
+			}
+			x, ok, err := a.viewContext(r.Context(), name, hot)
+			if err != nil {
+				return nil, err
+			}
+			if !ok || only && x.Tainted == "" {
+				continue
+			}
+			if len(v.Contexts) == limit {
+				v.Next = v.Contexts[limit-1].Name
+				return v, nil
+			}
+			v.Contexts = append(v.Contexts, x)
 		}
-		if len(v.Contexts) == limit {
-			v.Next = v.Contexts[limit-1].Name
-			return errEnough
-		}
-		v.Contexts = append(v.Contexts, x)
-		return nil
-	})
-	if errors.Is(err, errEnough) {
-		err = nil
+		after = names[len(names)-1]
 	}
-	return v, err
 }
 
 func (a *admin) hasKeys() error {
@@ -110,14 +133,15 @@ func (a *admin) getContext(r *http.Request) (any, error) {
 	if err := a.hasKeys(); err != nil {
 		return nil, err
 	}
-	e, there, err := a.reg.store.Entry(r.Context(), r.PathValue("name"))
+	name := r.PathValue("name")
+	x, there, err := a.viewContext(r.Context(), name, a.hot())
 	if err == nil && !there {
-		err = fmt.Errorf("%w: there is no context %q", keys.ErrNotFound, r.PathValue("name"))
+		err = fmt.Errorf("%w: there is no context %q", keys.ErrNotFound, name)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return contextsView{Contexts: []contextView{a.viewContext(&e)}}, nil
+	return contextsView{Contexts: []contextView{x}}, nil
 }
 
 // postContexts takes in a key file's content. fresh says that it was never used
@@ -156,12 +180,21 @@ func (a *admin) postContexts(r *http.Request) (any, error) {
 	}
 	v := contextsView{Contexts: []contextView{}}
 	tainted := 0
+	hot := a.hot()
 	for i := range entries {
-		x := a.viewContext(&entries[i])
+		x, ok, err := a.viewContext(r.Context(), entries[i].Name, hot)
+		if err != nil {
+			return nil, err
+		}
 		if x.Tainted != "" {
 			tainted++
 		}
-		v.Contexts = append(v.Contexts, x)
+		if ok && len(v.Contexts) < 1000 {
+			v.Contexts = append(v.Contexts, x)
+		}
+	}
+	for _, x := range keyfile.Lint(entries) {
+		v.Remarks = append(v.Remarks, fmt.Sprintf("context %q: %s: %s", x.Entry, x.Why, x.Mend))
 	}
 	a.survey.expire()
 	a.log.Info("contexts added by the administration", "count", len(entries), "fresh", fresh, "tainted", tainted, "source", r.RemoteAddr)

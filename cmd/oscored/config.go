@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/oscorelay/oscorelay/keys"
 )
 
 // config is the configuration file. What is left out has the default that
@@ -22,13 +24,14 @@ type config struct {
 }
 
 type storeConfig struct {
-	Dir       string `toml:"dir" comment:"directory of the store; back it up never, see docs/OPERATIONS.md"`
+	Dir       string `toml:"dir" comment:"directory of the store; back it up never, see OPERATIONS.md. Relative paths begin at the directory of this file"`
 	AnchorDir string `toml:"anchor_dir" comment:"directory of the anchors, which tell a restored or copied store; it lasts as long as dir and is not copied with it"`
 	RootKey   string `toml:"root_key" comment:"file with the key that the store is sealed under, mode 0600; made if it is missing. Empty: root.key in dir"`
 }
 
 type keysConfig struct {
 	Files []string `toml:"files" comment:"key files as 'oscore keys' writes them (TOML, JSON, CSV), seen from this end. Keys that the store does not know are tainted unless -fresh, or 'oscored ctl contexts add -fresh', said that they were never used"`
+	Hot   int      `toml:"hot" comment:"contexts that stay ready in memory, about 1.7 kB each; others are looked up in the store when a message asks for them"`
 }
 
 type routeConfig struct {
@@ -131,7 +134,7 @@ func newConfig() *config {
 	return &config{
 		Drain: duration{10 * time.Second},
 		Store: storeConfig{Dir: "/var/lib/oscored", AnchorDir: "/var/lib/oscored-anchors"},
-		Keys:  keysConfig{Files: []string{}},
+		Keys:  keysConfig{Files: []string{}, Hot: keys.DefaultHot},
 		Admin: adminConfig{Listen: "127.0.0.1:5680"},
 		Log:   logConfig{Level: "info", Format: "text"},
 	}

@@ -32,6 +32,9 @@ func checkConfig(file string, c *config, l lines) error {
 	if c.Store.RootKey != "" {
 		checkSecretFile(m, "store.root_key", c.Store.RootKey)
 	}
+	if c.Keys.Hot < 1 {
+		m.add("keys.hot", "%d is too few: leave it out, or write how many contexts are in use at a time", c.Keys.Hot)
+	}
 	names := map[string]string{}
 	listens := map[string]string{}
 	ports := map[int]string{} // upstream

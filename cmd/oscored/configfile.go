@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -110,7 +111,26 @@ func readConfig(name string) (*config, lines, error) {
 		return nil, nil, err
 	}
 	c.fill()
+	c.resolve(filepath.Dir(name))
 	return c, linesOf(raw), nil
+}
+
+// resolve makes paths absolute: the file's directory, and not the one that
+// somebody happens to start from, is where relative ones begin. A store that is
+// looked for at the wrong place is a store that is missing.
+func (c *config) resolve(dir string) {
+	paths := []*string{&c.Store.Dir, &c.Store.AnchorDir, &c.Store.RootKey, &c.Admin.TokenFile, &c.Admin.TLSCert, &c.Admin.TLSKey}
+	for i := range c.Keys.Files {
+		paths = append(paths, &c.Keys.Files[i])
+	}
+	for _, p := range paths {
+		if *p == "" || filepath.IsAbs(*p) {
+			continue
+		}
+		if abs, err := filepath.Abs(filepath.Join(dir, *p)); err == nil {
+			*p = abs
+		}
+	}
 }
 
 // wrongType is how the library tells that a value is of another type.

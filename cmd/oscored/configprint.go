@@ -70,16 +70,24 @@ func check(ctx context.Context, w io.Writer, f *flags) error {
 	if err != nil {
 		return err
 	}
-	ring := keys.New(keys.NewMemory())
-	for _, e := range files.entries {
-		if _, err := ring.Add(ctx, e); err != nil {
-			return fmt.Errorf("%w: %s: context %q: %w", errConfig, files.source[e.Name], e.Name, err)
-		}
+	if err := trial(ctx, files); err != nil {
+		return err
 	}
 	fmt.Fprintf(w, "%s is in order: %d to terminate, %d to proxy, %d contexts in %d key files.\n",
 		f.config, len(c.Terminate), len(c.Proxy), len(files.entries), len(c.Keys.Files))
 	for _, s := range remarks(c, files) {
 		fmt.Fprintln(w, "remark:", s)
+	}
+	return nil
+}
+
+// trial returns an error if the key files' contexts stand in each other's way.
+func trial(ctx context.Context, files *keyFiles) error {
+	ring := keys.New(keys.NewMemory())
+	for _, e := range files.entries {
+		if _, err := ring.Add(ctx, e); err != nil {
+			return fmt.Errorf("%w: keys.files: %s: context %q: %w", errConfig, files.source[e.Name], e.Name, err)
+		}
 	}
 	return nil
 }

@@ -115,10 +115,13 @@ func printContexts(w io.Writer, b []byte) error {
 			state = "tainted: " + c.Tainted
 		case c.Renew:
 			state = "renew its keys soon"
-		case !c.WindowOpen:
+		case c.InUse && !c.WindowOpen:
 			state = "ready, Echo first"
 		}
 		rows = append(rows, []string{c.Name, c.SenderID, c.RecipientID, c.IDContext, strings.Join(c.Routes, " "), fmt.Sprint(c.Next), fmt.Sprint(c.Failed), c.Source, state})
+	}
+	for _, r := range v.Remarks {
+		fmt.Fprintln(w, "remark:", clean(r))
 	}
 	if err := table(w, []string{"CONTEXT", "SENDER ID", "RECIPIENT ID", "ID CONTEXT", "ROUTES", "NEXT NUMBER", "FAILED", "FROM", "STATE"}, rows); err != nil {
 		return err

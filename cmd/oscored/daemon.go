@@ -56,7 +56,7 @@ type request struct {
 
 // serve runs until it is told to end.
 func serve(ctx context.Context, f *flags, stdout, stderr io.Writer, signals <-chan os.Signal) error {
-	d := &daemon{file: f.config, level: &slog.LevelVar{}, began: time.Now(), requests: make(chan request)}
+	d := &daemon{file: f.config, level: &slog.LevelVar{}, survey: survey{again: make(chan struct{}, 1)}, began: time.Now(), requests: make(chan request)}
 	var files *keyFiles
 	var show func()
 	if f.config == "" {
@@ -106,8 +106,19 @@ func (d *daemon) open(ctx context.Context, f *flags, files *keyFiles) error {
 	if len(d.cfg.Terminate) == 0 {
 		return nil // a proxy has no keys
 	}
+	if f.init && len(files.entries) > 0 {
+		// Better now than with a store that is there already.
+		if err := trial(ctx, files); err != nil {
+			return err
+		}
+	}
 	s := &d.cfg.Store
-	store, err := bolt.Open(s.Dir, bolt.Options{Init: f.init, AnchorDir: s.AnchorDir, RootKey: s.RootKey})
+	store, err := bolt.Open(s.Dir, bolt.Options{
+		Init: f.init, AnchorDir: s.AnchorDir, RootKey: s.RootKey, Hot: d.cfg.Keys.Hot,
+		OnError: func(err error) {
+			slog.New(d.quiet).Error("a context cannot be looked up", "reason", "storage", "err", err)
+		},
+	})
 	if errors.Is(err, bolt.ErrMissing) && f.config != "" {
 		return fmt.Errorf("%w.\nThe store remembers which sequence numbers were used. Without it every key would begin at 0 again and repeat nonces, "+
 			"which gives the keys away; so nothing starts until a person has looked:\n"+
@@ -125,7 +136,7 @@ func (d *daemon) open(ctx context.Context, f *flags, files *keyFiles) error {
 			return errors.Join(err, store.Close())
 		}
 	}
-	reg, res, err := openRegistry(ctx, store, files, f.fresh)
+	reg, res, err := openRegistry(ctx, store, files, f.fresh, d.tellProgress())
 	if err != nil {
 		if reg == nil {
 			return errors.Join(err, store.Close())
@@ -136,6 +147,21 @@ func (d *daemon) open(ctx context.Context, f *flags, files *keyFiles) error {
 	d.log.Info("store open", "dir", store.Dir(), "epoch", store.Epoch(), "contexts", reg.ring.Len())
 	d.tell(res)
 	return nil
+}
+
+// tellProgress returns what tells how far a long import is, to the log and to the
+// service manager, which waits longer then.
+func (d *daemon) tellProgress() func(done, of int) {
+	var last time.Time
+	return func(done, of int) {
+		if now := time.Now(); now.Sub(last) >= 5*time.Second {
+			if !last.IsZero() {
+				d.log.Info("taking in key files", "done", done, "of", of)
+			}
+			last = now
+			d.notify.say(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d\nWATCHDOG=1\nSTATUS=taking in key files: %d of %d", time.Minute.Microseconds(), done, of))
+		}
+	}
 }
 
 // tell logs what a look at the key files changed.
@@ -273,6 +299,32 @@ func (d *daemon) loop(ctx context.Context, signals <-chan os.Signal, show func()
 			}
 		}
 	}
+	// A reload may take long: one runs beside the loop, and one more may wait.
+	reloads := make(chan chan error, 1)
+	work.Go(func() {
+		for {
+			select {
+			case <-run.Done():
+				return
+			case done := <-reloads:
+				if err := d.reload(run); done != nil {
+					done <- err
+				}
+			}
+		}
+	})
+	begin := func(done chan error) {
+		select {
+		case reloads <- done:
+		default:
+			if done != nil {
+				done <- errors.New("a reload is under way, and another one waits: ask again")
+			}
+		}
+	}
+	if d.reg != nil {
+		work.Go(func() { d.survey.run(run, d.reg) })
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -281,13 +333,13 @@ func (d *daemon) loop(ctx context.Context, signals <-chan os.Signal, show func()
 			return end("failure", err)
 		case s := <-signals:
 			if s == syscall.SIGHUP {
-				_ = d.reload(ctx) // logged
+				begin(nil)
 				continue
 			}
 			return end(s.String(), nil)
 		case q := <-d.requests:
 			if q.verb == "reload" {
-				q.done <- d.reload(ctx)
+				begin(q.done)
 				continue
 			}
 			q.done <- nil

@@ -156,7 +156,13 @@ func parseFlags(args []string, stdout io.Writer) (*flags, error) {
 	return f, nil
 }
 
+// buildVersion is set by a package's build.
+var buildVersion string
+
 func version() string {
+	if buildVersion != "" {
+		return buildVersion
+	}
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
 		return info.Main.Version
 	}

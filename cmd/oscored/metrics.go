@@ -3,15 +3,12 @@ package main
 import (
 	"context"
 	"net/http"
-	"sync"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/oscorelay/oscorelay/internal/terminate"
-	"github.com/oscorelay/oscorelay/oscore"
 	"github.com/oscorelay/oscorelay/proxy"
 )
 
@@ -35,10 +32,10 @@ var (
 	descUp            = desc("store_up", "1 if the store writes, 0 if it has stopped: nothing is sealed then.")
 	descEpoch         = desc("store_epoch", "Starts of the store; it never goes back.")
 	descStoreTaint    = desc("store_tainted", "1 if the store's past was unknown at this start: restored, copied, or without its anchor.")
-	descContexts      = desc("contexts", "Contexts that there are, by where they are.", "state")
+	descContexts      = desc("contexts", "Contexts, hot ones ready in memory, cold ones in the store.", "state")
 	descTainted       = desc("contexts_tainted", "Contexts that seal nothing, because the history of their numbers is unknown.")
-	descRenew         = desc("contexts_renew", "Contexts whose key comes near the limit of its use.")
-	descHeadroom      = desc("sequence_headroom", "Sender sequence numbers left to the context that has the fewest.")
+	descRenew         = desc("contexts_renew", "Contexts in use whose key comes near the limit of its use.")
+	descHeadroom      = desc("sequence_headroom", "Sender sequence numbers left to the context in use that has the fewest.")
 	descRequests      = desc("requests_total", "Requests passed on, from devices (up) and from the backend (down).", "route", "direction")
 	descNotifications = desc("notifications_total", "Notifications passed on.", "route")
 	descRefused       = desc("refused_total", "Messages refused or dropped, by reason.", "route", "reason")
@@ -75,12 +72,14 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		gauge(descUp, flag01(reg.healthy(context.Background()) == nil))
 		gauge(descEpoch, float64(reg.store.Epoch()))
 		gauge(descStoreTaint, flag01(reg.store.Taint() != ""))
-		s := c.survey.get(reg, time.Now())
+		s := c.survey.now(reg)
 		gauge(descContexts, float64(s.hot), "hot")
-		gauge(descContexts, float64(s.cold), "cold")
-		gauge(descTainted, float64(s.tainted))
+		gauge(descContexts, float64(s.all-s.hot), "cold")
 		gauge(descRenew, float64(s.renew))
 		gauge(descHeadroom, float64(s.headroom))
+		if n, known := c.survey.taints(); known {
+			gauge(descTainted, float64(n))
+		}
 	}
 	for _, r := range c.routes {
 		s := r.Stats()
@@ -144,50 +143,4 @@ func flag01(b bool) float64 {
 		return 1
 	}
 	return 0
-}
-
-// survey goes through all contexts now and then: what it counts is no secret and
-// no hurry.
-type survey struct {
-	mu    sync.Mutex
-	taken time.Time
-	last  surveyed
-}
-
-type surveyed struct {
-	hot, cold, tainted, renew int
-	headroom                  uint64
-}
-
-// surveyEvery is how old a survey may be.
-const surveyEvery = time.Minute
-
-// get returns a survey that is recent.
-func (s *survey) get(reg *registry, now time.Time) surveyed {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.taken.IsZero() && now.Sub(s.taken) < surveyEvery {
-		return s.last
-	}
-	v := surveyed{headroom: oscore.MaxSequence + 1}
-	for p := range reg.ring.Peers() {
-		st := p.Status()
-		v.hot++
-		if st.Taint != nil {
-			v.tainted++
-		}
-		if st.Usage.Near() {
-			v.renew++
-		}
-		v.headroom = min(v.headroom, oscore.MaxSequence+1-st.NextSequence)
-	}
-	s.taken, s.last = now, v
-	return v
-}
-
-// expire makes the next look a new survey.
-func (s *survey) expire() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.taken = time.Time{}
 }

@@ -23,9 +23,10 @@ type registry struct {
 	store *bolt.Store
 	ring  *keys.Keyring
 
-	mu      sync.Mutex        // one change at a time
-	sources map[string]string // names that came from key files, and which
-	forget  func(name string) // tells the routes, nil before they run
+	mu       sync.Mutex        // one change at a time
+	sources  map[string]string // names that came from key files, and which
+	forget   func(name string) // tells the routes, nil before they run
+	progress func(done, of int)
 }
 
 // keyFiles are the entries of all key files.
@@ -73,9 +74,10 @@ func readKeyFile(name string) ([]keys.Entry, error) {
 	return keyfile.Parse(name, format, b)
 }
 
-// openRegistry takes the key files into an open store and makes its keyring.
-func openRegistry(ctx context.Context, store *bolt.Store, files *keyFiles, fresh bool) (*registry, syncResult, error) {
-	r := &registry{store: store, sources: map[string]string{}}
+// openRegistry takes the key files into an open store and makes its keyring. The
+// progress of a long import is told.
+func openRegistry(ctx context.Context, store *bolt.Store, files *keyFiles, fresh bool, progress func(done, of int)) (*registry, syncResult, error) {
+	r := &registry{store: store, sources: map[string]string{}, progress: progress}
 	if err := r.loadSources(); err != nil {
 		return nil, syncResult{}, err
 	}
@@ -176,37 +178,38 @@ func (r *registry) fits(ctx context.Context, put []keys.Entry, removed []string)
 	})
 }
 
-// put writes entries, and takes them into the keyring if it is open. The caller
-// holds mu.
+// manyEntries is from how many on an import is worth its files on disk.
+const manyEntries = 10_000
+
+// put writes entries; the keyring sees them. The caller holds mu.
 func (r *registry) put(ctx context.Context, fresh bool, entries []keys.Entry) error {
-	if len(entries) == 0 {
+	var err error
+	switch {
+	case len(entries) == 0:
 		return nil
+	case len(entries) < manyEntries:
+		err = r.store.Put(ctx, fresh, entries...)
+	default:
+		err = r.store.Import(ctx, func(yield func(keys.Entry, error) bool) {
+			for _, e := range entries {
+				if !yield(e, nil) {
+					return
+				}
+			}
+		}, bolt.ImportOptions{Fresh: fresh, Expected: len(entries), Progress: r.progress})
 	}
-	if err := r.store.Put(ctx, fresh, entries...); err != nil {
-		if errors.Is(err, keys.ErrDuplicate) || errors.Is(err, keys.ErrTainted) {
-			return fmt.Errorf("%w: %w", errConfig, err)
-		}
-		return err
+	if errors.Is(err, keys.ErrDuplicate) || errors.Is(err, keys.ErrTainted) {
+		return fmt.Errorf("%w: %w", errConfig, err)
 	}
-	if r.ring == nil {
-		return nil
-	}
-	var errs []error
-	for _, e := range entries {
-		if err := r.ring.Remove(ctx, e.Name); err != nil && !errors.Is(err, keys.ErrNotFound) {
-			errs = append(errs, err)
-		}
-		if r.forget != nil {
-			r.forget(e.Name)
-		}
-		if _, err := r.ring.Add(ctx, e); err != nil {
-			errs = append(errs, err)
+	if err == nil && r.forget != nil {
+		for i := range entries {
+			r.forget(entries[i].Name)
 		}
 	}
-	return errors.Join(errs...)
+	return err
 }
 
-// drop removes entries from the keyring and the store. The caller holds mu.
+// drop removes entries. The caller holds mu.
 func (r *registry) drop(ctx context.Context, names []string) error {
 	if len(names) == 0 {
 		return nil
@@ -215,11 +218,6 @@ func (r *registry) drop(ctx context.Context, names []string) error {
 		return err
 	}
 	for _, name := range names {
-		if r.ring != nil {
-			if err := r.ring.Remove(ctx, name); err != nil && !errors.Is(err, keys.ErrNotFound) {
-				return err
-			}
-		}
 		if r.forget != nil {
 			r.forget(name)
 		}

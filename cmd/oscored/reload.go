@@ -48,6 +48,7 @@ func (d *daemon) reload(ctx context.Context) (err error) {
 	for _, r := range d.routes {
 		r.change(d.routeConfig(r.name))
 	}
+	d.survey.expire()
 	d.log.Info("reloaded", "file", d.file)
 	d.tell(res)
 	return nil
@@ -63,6 +64,7 @@ func softOnly(file string, old, c *config, l lines) error {
 		}
 	}
 	hard("store", old.Store, c.Store)
+	hard("keys.hot", old.Keys.Hot, c.Keys.Hot)
 	hard("admin", old.Admin, c.Admin)
 	hard("metrics", old.Metrics, c.Metrics)
 	hard("log.format", old.Log.Format, c.Log.Format)

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/oscorelay/oscorelay/oscore"
+)
+
+// survey counts contexts. Those in use are looked at when somebody asks, all of
+// them by itself now and then: a fleet of a million takes some seconds.
+type survey struct {
+	mu      sync.Mutex
+	tainted int
+	known   bool
+	again   chan struct{} // something changed
+}
+
+// surveyEvery is how old the count of all contexts may get when nothing is known
+// to have changed, and surveyPage how many are looked at in one go.
+const (
+	surveyEvery = 10 * time.Minute
+	surveyPage  = 1000
+)
+
+// surveyed is what contexts in use say.
+type surveyed struct {
+	all, hot, renew int
+	headroom        uint64
+}
+
+// now looks at the contexts in use.
+func (s *survey) now(reg *registry) surveyed {
+	hot := reg.ring.Hot()
+	v := surveyed{all: reg.ring.Len(), hot: len(hot), headroom: oscore.MaxSequence + 1}
+	for _, p := range hot {
+		st := p.Status()
+		if st.Usage.Near() {
+			v.renew++
+		}
+		v.headroom = min(v.headroom, oscore.MaxSequence+1-st.NextSequence)
+	}
+	return v
+}
+
+// taints returns how many contexts are tainted, if that is known yet.
+func (s *survey) taints() (n int, known bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.tainted, s.known
+}
+
+// count counts the tainted contexts.
+func (s *survey) count(ctx context.Context, reg *registry) error {
+	n, after := 0, ""
+	for {
+		names, err := reg.store.Names(ctx, after, surveyPage)
+		if err != nil || len(names) == 0 {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if err == nil {
+				s.tainted, s.known = n, true
+			}
+			return err
+		}
+		for _, name := range names {
+			if rec, ok, err := reg.store.Load(ctx, name); err == nil && ok && rec.Taint != nil {
+				n++
+			}
+		}
+		after = names[len(names)-1]
+	}
+}
+
+// run counts until the context ends.
+func (s *survey) run(ctx context.Context, reg *registry) {
+	t := time.NewTicker(surveyEvery)
+	defer t.Stop()
+	for {
+		_ = s.count(ctx, reg) // a store that has stopped is told by others
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		case <-s.again:
+		}
+	}
+}
+
+// expire asks for a new count.
+func (s *survey) expire() {
+	select {
+	case s.again <- struct{}{}:
+	default: // it is asked for already
+	}
+}
