@@ -5,7 +5,7 @@ import (
 	"os"
 	"testing"
 
-	"github.com/oscorelay/oscorelay/internal/capture"
+	pcap "github.com/oscorelay/oscorelay/internal/capture"
 )
 
 const serverPort = 5683 // in the file, so that tshark knows the protocol
@@ -19,13 +19,13 @@ func (c Capture) WritePcap(t testing.TB, file string) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	w, err := capture.NewWriter(f)
+	w, err := pcap.NewWriter(f)
 	if err != nil {
 		t.Fatal(err)
 	}
 	server := netip.AddrPortFrom(Loopback(0).Addr(), serverPort)
 	for _, d := range c {
-		p := capture.Packet{At: d.At, From: d.Client, To: server, Data: d.Bytes}
+		p := pcap.Packet{At: d.At, From: d.Client, To: server, Data: d.Bytes}
 		if !d.ToServer {
 			p.From, p.To = p.To, p.From
 		}
