@@ -104,7 +104,6 @@ type benchClient struct {
 	sent uint64
 }
 
-
 func newBenchClient(b *testing.B, proxy, origin netip.AddrPort) *benchClient {
 	conn, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(proxy))
 	if err != nil {

@@ -6,4 +6,4 @@ import (
 	"github.com/oscorelay/oscorelay/internal/floors"
 )
 
-func TestImports(t *testing.T) { floors.Imports(t, "std") }
+func TestImports(t *testing.T) { floors.Imports(t, "std", "./internal/capture") }

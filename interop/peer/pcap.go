@@ -1,43 +1,36 @@
 package peer
 
 import (
-	"bytes"
-	"encoding/binary"
+	"net/netip"
 	"os"
 	"testing"
+
+	pcap "github.com/oscorelay/oscorelay/internal/capture"
 )
 
-const (
-	linkTypeRaw = 101
-	serverPort  = 5683 // in the file, so that tshark knows the protocol
-	ipv4, udp   = 0x45, 17
-)
+const serverPort = 5683 // in the file, so that tshark knows the protocol
 
 // WritePcap writes the capture as a pcap file: each datagram between its
 // client's port and port 5683.
 func (c Capture) WritePcap(t testing.TB, file string) {
 	t.Helper()
-	var b bytes.Buffer
-	put := func(v any) { _ = binary.Write(&b, binary.LittleEndian, v) }
-	put([]uint32{0xa1b2c3d4, 4<<16 | 2, 0, 0, 1 << 16, linkTypeRaw})
-	for _, d := range c {
-		n := uint32(28 + len(d.Bytes))
-		put([]uint32{uint32(d.At.Unix()), uint32(d.At.Nanosecond() / 1000), n, n})
-		from, to := d.Client.Port(), uint16(serverPort)
-		if !d.ToServer {
-			from, to = to, from
-		}
-		h := make([]byte, 28)
-		h[0], h[8], h[9] = ipv4, 64, udp
-		binary.BigEndian.PutUint16(h[2:], uint16(n))
-		copy(h[12:], []byte{127, 0, 0, 1, 127, 0, 0, 1})
-		binary.BigEndian.PutUint16(h[20:], from)
-		binary.BigEndian.PutUint16(h[22:], to)
-		binary.BigEndian.PutUint16(h[24:], uint16(8+len(d.Bytes)))
-		b.Write(h)
-		b.Write(d.Bytes)
-	}
-	if err := os.WriteFile(file, b.Bytes(), 0o600); err != nil {
+	f, err := os.Create(file)
+	if err != nil {
 		t.Fatal(err)
+	}
+	defer f.Close()
+	w, err := pcap.NewWriter(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := netip.AddrPortFrom(Loopback(0).Addr(), serverPort)
+	for _, d := range c {
+		p := pcap.Packet{At: d.At, From: d.Client, To: server, Data: d.Bytes}
+		if !d.ToServer {
+			p.From, p.To = p.To, p.From
+		}
+		if err := w.Write(p); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
