@@ -29,6 +29,13 @@ type Config struct {
 	Shards     int // sockets that share Listen, each with its own lock and tables; GOMAXPROCS. Linux alone has more than one
 	ReadBuffer int // bytes that the kernel keeps of what comes in, a socket; 4 MiB, or what the system allows
 
+	// Amplification bounds what a client that has not shown that it receives at
+	// its address may be sent: so many times the bytes that came from there
+	// (RFC 9175 §2.4 asks for 3, which is the default). An answer beyond it is
+	// held until the client has answered a ping (RFC 7252 §4.3), as every
+	// endpoint does; nothing of Echo is asked of it. Negative: no bound.
+	Amplification int
+
 	Identity string // names this proxy in 5.08 answers (RFC 8768 §4); "oscore-proxy"
 	HopLimit int    // put into requests that have none, 1 to 255; 16. Negative: none is put in
 
@@ -41,8 +48,8 @@ type Config struct {
 	PeerExchanges int // and for one client; beyond it 5.03; 4096
 	MaxRelations  int // observations; beyond it 5.03; 65536
 	MaxUpstream   int // upstream sockets; 64, with PerClient 4096
-	MaxPeers      int // addresses remembered for deduplication, a socket; 100000
-	MaxBytes      int // bytes kept for deduplication and retransmission, a socket; 64 MiB
+	MaxPeers      int // addresses remembered for deduplication, on either side; 200000
+	MaxBytes      int // bytes kept for deduplication and retransmission, on either side, 256 of them for each message; 128 MiB
 	MaxDatagram   int // larger datagrams are dropped; 8192 bytes
 	ClientNStart  int // confirmable messages under way to one client (RFC 7252 §4.7); 4
 	ServerNStart  int // and to one server, which stands for many clients; 1024
@@ -97,6 +104,7 @@ func (c Config) withDefaults() (Config, error) {
 		c.Shards = 1
 	}
 	def(&c.Shards, runtime.GOMAXPROCS(0))
+	def(&c.Amplification, 3)
 	def(&c.ReadBuffer, 4<<20)
 	def(&c.Identity, "oscore-proxy")
 	def(&c.HopLimit, 16)
@@ -111,8 +119,8 @@ func (c Config) withDefaults() (Config, error) {
 		def(&c.MaxUpstream, 4096)
 	}
 	def(&c.MaxUpstream, 64)
-	def(&c.MaxPeers, 100_000)
-	def(&c.MaxBytes, 64<<20)
+	def(&c.MaxPeers, 200_000)
+	def(&c.MaxBytes, 128<<20)
 	def(&c.MaxDatagram, 8192)
 	def(&c.ClientNStart, 4)
 	def(&c.ServerNStart, 1024)

@@ -77,7 +77,7 @@ type notification struct{ *exchange }
 // answers sooner than one that never will.
 func (sh *shard) wait(now time.Time, ex *exchange) {
 	if sh.waiting.n >= sh.cfg.MaxExchanges {
-		sh.p.counters.shed.Add(1)
+		sh.count(exchangesFull)
 		sh.fail(now, sh.waiting.head, refuse(coap.ServiceUnavailable, "overloaded"))
 	}
 	ex.deadline = now.Add(sh.p.cfg.Timeout)

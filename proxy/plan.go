@@ -15,6 +15,27 @@ type refusal struct {
 
 func refuse(code coap.Code, why string) *refusal { return &refusal{code, why} }
 
+// reason is what the refusal counts as.
+func (r *refusal) reason() reason {
+	switch r.code {
+	case coap.BadOption:
+		return badOption
+	case coap.Forbidden:
+		return forbidden
+	case coap.NotFound:
+		return noRoute
+	case coap.ProxyingNotSupported:
+		return notProxying
+	case coap.HopLimitReached:
+		return loops
+	case coap.ServiceUnavailable:
+		return tableFull
+	case coap.BadGateway:
+		return unresolved
+	}
+	return badRequest
+}
+
 func (r *refusal) body() []byte { return coap.AppendPayload(nil, []byte(r.why)) }
 
 // plan is what becomes of a request.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/oscorelay/oscorelay/internal/coap"
@@ -14,15 +15,15 @@ import (
 
 // Proxy is a proxy that listens.
 type Proxy struct {
-	cfg      Config
-	rules    rules
-	local    []netip.Addr // this machine's addresses
-	addr     netip.AddrPort
-	shards   []*shard
-	counters counters
-	zones    zones
-	ctx      context.Context
-	cancel   context.CancelFunc
+	cfg    Config
+	rules  rules
+	local  []netip.Addr // this machine's addresses
+	addr   netip.AddrPort
+	shards []*shard
+	unsent atomic.Uint64
+	zones  zones
+	ctx    context.Context
+	cancel context.CancelFunc
 }
 
 func configError(format string, args ...any) error {

@@ -23,6 +23,8 @@ type shard struct {
 	cfg Config // with the shard's part of the limits
 
 	mu        sync.Mutex
+	counts    counts
+	kept      [2]int // bytes, by the front's and by the upstream's message layers
 	front     *leg
 	legs      []*leg           // front, then upstream
 	shared    int              // the upstream leg in use among those shared, in legs
@@ -42,14 +44,15 @@ type shard struct {
 	wg        sync.WaitGroup
 }
 
+func (sh *shard) count(why reason) { sh.counts.by[why]++ }
+
 // request passes a request on, or refuses it.
 func (sh *shard) request(now time.Time, g *leg, ev event) {
-	c := &sh.p.counters
 	var back *target
 	if g != sh.front {
 		_, known := g.hops[ev.Peer]
 		if !known {
-			c.refused.Add(1)
+			sh.count(notProxying)
 			g.messages().Refuse(ev, coap.ProxyingNotSupported, refuse(0, "no client is known by this address").body())
 			return
 		}
@@ -60,18 +63,27 @@ func (sh *shard) request(now time.Time, g *leg, ev event) {
 		sh.body = p.body
 	}
 	if bad != nil {
-		c.refused.Add(1)
+		sh.count(bad.reason())
 		g.messages().Refuse(ev, bad.code, bad.body())
 		return
 	}
-	if sh.draining || g.layer.Unanswered(&ev) >= sh.cfg.PeerExchanges || p.observe && sh.relations >= sh.cfg.MaxRelations {
-		c.shed.Add(1)
+	full := reasons
+	switch {
+	case sh.draining:
+		full = draining
+	case g.layer.Unanswered(&ev) >= sh.cfg.PeerExchanges:
+		full = peerFull
+	case p.observe && sh.relations >= sh.cfg.MaxRelations:
+		full = observationsFull
+	}
+	if full != reasons {
+		sh.count(full)
 		g.messages().Refuse(ev, coap.ServiceUnavailable, refuse(0, "overloaded").body())
 		return
 	}
 	in, err := g.messages().AcceptRequest(now, ev)
 	if err != nil {
-		c.shed.Add(1)
+		sh.count(tableFull)
 		return
 	}
 	code := ev.Message.Code
@@ -82,7 +94,7 @@ func (sh *shard) request(now time.Time, g *leg, ev event) {
 	p.body = bytes.Clone(p.body)
 	sh.resolve(now, p.target.host, func(now time.Time, addr netip.Addr, bad *refusal) {
 		if bad != nil {
-			c.badGateway.Add(1)
+			sh.count(unresolved)
 			sh.answer(now, g, in, bad)
 			return
 		}
@@ -98,7 +110,7 @@ func (sh *shard) forward(now time.Time, from *leg, in *incoming, code coap.Code,
 	} else {
 		at := netip.AddrPortFrom(addr.Unmap(), p.target.port)
 		if bad := sh.p.permitted(&p, at); bad != nil {
-			sh.p.counters.refused.Add(1)
+			sh.count(bad.reason())
 			sh.answer(now, from, in, bad)
 			return
 		}
@@ -129,11 +141,11 @@ func (sh *shard) forward(now time.Time, from *leg, in *incoming, code coap.Code,
 		typ = coap.Confirmable
 	}
 	if err := sh.launch(now, ex, coap.Datagram{Type: typ, Code: code, Body: p.body}); err != nil {
-		sh.p.counters.shed.Add(1)
+		sh.count(tableFull)
 		sh.fail(now, ex, refuse(coap.ServiceUnavailable, "overloaded"))
 		return
 	}
-	sh.p.counters.requests.Add(1)
+	sh.counts.requests++
 	sh.wait(now, ex)
 	if ex.observe {
 		from.byClient[ex.client] = ex
@@ -190,7 +202,6 @@ func (sh *shard) toward(now time.Time, ex *exchange) (*leg, error) {
 
 // response passes a response back to the client that asked.
 func (sh *shard) response(now time.Time, g *leg, ev event) {
-	c := &sh.p.counters
 	var ex *exchange
 	if len(ev.Message.Token) == 8 {
 		ex = g.tokens.find(binary.BigEndian.Uint64(ev.Message.Token))
@@ -199,7 +210,7 @@ func (sh *shard) response(now time.Time, g *leg, ev event) {
 	if ex == nil || ex.next != ev.Peer || piggybacked && ev.Sent != ex.out {
 		// RFC 7252 §4.2, §4.3, RFC 7641 §3.6: an unknown one is reset, which
 		// ends the observation that it may belong to.
-		c.unmatched.Add(1)
+		sh.count(unmatched)
 		g.messages().Reject(ev)
 		return
 	}
@@ -213,7 +224,7 @@ func (sh *shard) response(now time.Time, g *leg, ev event) {
 	code, body := ev.Message.Code, ev.Message.Body
 	notifies, sealed, ok := checkResponse(body)
 	if !ok {
-		c.badGateway.Add(1)
+		sh.count(badAnswer)
 		sh.fail(now, ex, refuse(coap.BadGateway, "the server's answer has an option that is not safe to forward"))
 		return
 	}
@@ -223,13 +234,16 @@ func (sh *shard) response(now time.Time, g *leg, ev event) {
 	if code == coap.HopLimitReached {
 		body = nameInHopLimit(body, sh.p.cfg.Identity)
 	}
-	c.responses.Add(1)
+	sh.counts.responses++
 	typ := ev.Message.Type
 	if piggybacked {
 		typ = coap.Confirmable
 		if ex.in != nil {
 			typ = replyType(ex.in)
 		}
+	}
+	if ex.waits {
+		sh.counts.answered(now.Sub(ex.deadline) + sh.cfg.Timeout)
 	}
 	sh.settle(ex)
 	goesOn := notifies && ex.observe && code.IsSuccess()
@@ -250,7 +264,7 @@ func (sh *shard) response(now time.Time, g *leg, ev event) {
 		_, err = ex.from.messages().Send(now, ex.client.peer, d, tag)
 	}
 	if err != nil {
-		c.shed.Add(1)
+		sh.count(tableFull)
 	}
 	if !goesOn {
 		sh.end(now, ex)
@@ -267,11 +281,11 @@ func (sh *shard) failed(now time.Time, ev event) {
 			return
 		}
 		if ev.Kind == message.Reset {
-			sh.p.counters.badGateway.Add(1)
+			sh.count(serverReset)
 			sh.fail(now, tag, refuse(coap.BadGateway, "the server reset the request"))
 			return
 		}
-		sh.p.counters.timeouts.Add(1)
+		sh.count(silence)
 		sh.fail(now, tag, refuse(coap.GatewayTimeout, "the server does not answer"))
 	}
 }
@@ -288,7 +302,7 @@ func (sh *shard) tick(now time.Time) {
 			break
 		}
 		if !ex.silent {
-			sh.p.counters.timeouts.Add(1)
+			sh.count(silence)
 		}
 		sh.fail(now, ex, refuse(coap.GatewayTimeout, "the server does not answer"))
 	}
