@@ -21,10 +21,14 @@ type leg struct {
 	byClient map[clientKey]*exchange // observations asked for here, by the client's token
 
 	// Of an upstream leg that belongs to one client (Config.PerClient).
-	own    bool
-	client address
-	hops   map[address]bool // servers that it has sent to, and whether one has answered
-	used   time.Time
+	own        bool
+	owner      owner
+	client     address // where what servers send goes
+	proof      uint64  // the last request that proved it; 0: none has
+	strangers  float64 // requests from elsewhere that may still be passed
+	strangerAt time.Time
+	hops       map[address]bool // servers that it has sent to, and whether one has answered
+	used       time.Time
 }
 
 // clientKey is a request's identity at the side that sent it.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"net"
 	"net/netip"
 	"sync/atomic"
@@ -22,6 +23,7 @@ type Proxy struct {
 	shards []*shard
 	unsent atomic.Uint64
 	zones  zones
+	seed   maphash.Seed
 	ctx    context.Context
 	cancel context.CancelFunc
 }
@@ -37,7 +39,7 @@ func Listen(cfg Config) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Proxy{cfg: cfg}
+	p := &Proxy{cfg: cfg, seed: maphash.MakeSeed()}
 	if p.rules, err = newRules(&cfg); err != nil {
 		return nil, err
 	}
@@ -52,14 +54,14 @@ func Listen(cfg Config) (*Proxy, error) {
 			}
 		}
 	}
-	socks, err := p.listen(addr.AddrPort())
+	socks, err := p.listen(netip.AddrPortFrom(addr.AddrPort().Addr().Unmap(), uint16(addr.Port)))
 	if err != nil {
 		return nil, err
 	}
 	p.addr = socks[0].Addr()
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	for _, sock := range socks {
-		sh := &shard{p: p, cfg: cfg.part(len(socks)), own: map[address]*leg{}, names: map[string]resolved{}}
+		sh := &shard{p: p, cfg: cfg.part(len(socks)), own: map[owner]*leg{}, names: map[string]resolved{}}
 		sh.front = sh.newLeg(sock, true)
 		sh.legs = []*leg{sh.front}
 		p.shards = append(p.shards, sh)

@@ -22,26 +22,28 @@ type shard struct {
 	p   *Proxy
 	cfg Config // with the shard's part of the limits
 
-	mu        sync.Mutex
-	counts    counts
-	kept      [2]int // bytes, by the front's and by the upstream's message layers
-	front     *leg
-	legs      []*leg           // front, then upstream
-	shared    int              // the upstream leg in use among those shared, in legs
-	own       map[address]*leg // upstream legs by client
-	dirty     []*leg
-	waiting   queue
-	free      []*exchange
-	token     [8]byte
-	body      []byte // of the request that is passed on
-	relations int
-	names     map[string]resolved
-	resolving int
-	draining  bool
-	closed    bool
-	pool      []byte    // random bytes
-	swept     time.Time // the last second's sweep
-	wg        sync.WaitGroup
+	mu          sync.Mutex
+	counts      counts
+	kept        [2]int // bytes, by the front's and by the upstream's message layers
+	front       *leg
+	legs        []*leg         // front, then upstream
+	shared      int            // the upstream leg in use among those shared, in legs
+	own         map[owner]*leg // upstream legs by client
+	numbered    uint64         // requests so far
+	transferred int            // bytes of requests kept whole
+	dirty       []*leg
+	waiting     queue
+	free        []*exchange
+	token       [8]byte
+	body        []byte // of the request that is passed on
+	relations   int
+	names       map[string]resolved
+	resolving   int
+	draining    bool
+	closed      bool
+	pool        []byte    // random bytes
+	swept       time.Time // the last second's sweep
+	wg          sync.WaitGroup
 }
 
 func (sh *shard) count(why reason) { sh.counts.by[why]++ }
@@ -127,6 +129,9 @@ func (sh *shard) forward(now time.Time, from *leg, in *incoming, code coap.Code,
 		sh.settle(old)
 		old.to.messages().Forget(now, old.out)
 		old.out = nil
+		if old.in != nil {
+			from.messages().Release(old.in)
+		}
 		ex = old
 	} else if old != nil {
 		sh.end(now, old) // the client has used its token for something else
@@ -135,13 +140,29 @@ func (sh *shard) forward(now time.Time, from *leg, in *incoming, code coap.Code,
 		ex = sh.newExchange()
 		ex.from, ex.client, ex.next = from, client, next
 	}
-	ex.in, ex.observe, ex.silent = in, p.observe, p.silent
+	ex.in, ex.observe, ex.silent, ex.holder = in, p.observe, p.silent, p.holder
+	sh.numbered++
+	ex.number = sh.numbered
+	var bad *refusal
+	if ex.transfer, bad = sh.transferOf(code, &p); bad != nil {
+		sh.count(transfersFull)
+		sh.fail(now, ex, bad)
+		return
+	}
+	switch t := ex.transfer; {
+	case t != nil && t.cut:
+		p.body = t.block()
+	case p.block1 && from == sh.front && !sh.cfg.PerClient:
+		p.body = sh.tag(p.body, &client.peer)
+	}
 	typ := coap.NonConfirmable
-	if in.Confirmable() {
+	if in.Confirmable() || ex.transfer != nil && ex.transfer.cut {
 		typ = coap.Confirmable
 	}
 	if err := sh.launch(now, ex, coap.Datagram{Type: typ, Code: code, Body: p.body}); err != nil {
-		sh.count(tableFull)
+		if !errors.Is(err, errStranger) {
+			sh.count(tableFull)
+		}
 		sh.fail(now, ex, refuse(coap.ServiceUnavailable, "overloaded"))
 		return
 	}
@@ -195,7 +216,7 @@ func (sh *shard) toward(now time.Time, ex *exchange) (*leg, error) {
 		return sh.front, nil
 	}
 	if sh.p.cfg.PerClient {
-		return sh.ownLeg(now, ex.client.peer)
+		return sh.ownLeg(now, ex)
 	}
 	return sh.legs[sh.shared], nil
 }
@@ -228,9 +249,19 @@ func (sh *shard) response(now time.Time, g *leg, ev event) {
 		sh.fail(now, ex, refuse(coap.BadGateway, "the server's answer has an option that is not safe to forward"))
 		return
 	}
-	if g.own && (sealed || code.IsSuccess()) {
-		g.hops[ex.next] = true
+	if sh.continues(now, ex, code, body, sealed) {
+		return
 	}
+	if ex.transfer != nil && ex.transfer.cut {
+		if code == coap.Continue && !sealed {
+			sh.count(badAnswer)
+			sh.fail(now, ex, refuse(coap.BadGateway, "the server lost track of the blocks"))
+			return
+		}
+		body = withoutBlock1(body)
+	}
+	sh.drop(ex)
+	sh.proven(g, ex, sealed, code)
 	if code == coap.HopLimitReached {
 		body = nameInHopLimit(body, sh.p.cfg.Identity)
 	}
@@ -331,7 +362,7 @@ func (sh *shard) run(ctx context.Context) {
 }
 
 // open starts an upstream leg: of one client, or shared.
-func (sh *shard) open(own bool, client address) (*leg, error) {
+func (sh *shard) open(own bool) (*leg, error) {
 	if sh.closed {
 		return nil, net.ErrClosed
 	}
@@ -340,7 +371,9 @@ func (sh *shard) open(own bool, client address) (*leg, error) {
 		return nil, err
 	}
 	g := sh.newLeg(sock, false)
-	g.own, g.client, g.hops = own, client, map[address]bool{}
+	if g.own = own; own {
+		g.hops = map[address]bool{}
+	}
 	sh.legs = append(sh.legs, g)
 	sh.wg.Go(g.read)
 	return g, nil

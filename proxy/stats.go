@@ -138,7 +138,7 @@ func (p *Proxy) Stats() Stats {
 		s.Exchanges += sh.waiting.n
 		s.Relations += sh.relations
 		s.Upstream += len(sh.legs) - 1
-		s.Bytes += sh.kept[0] + sh.kept[1]
+		s.Bytes += sh.kept[0] + sh.kept[1] + sh.transferred
 		for _, g := range sh.legs {
 			peers, received, sent := g.layer.Size()
 			s.Peers += peers
