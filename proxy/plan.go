@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"bytes"
-	"encoding/binary"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -183,7 +182,7 @@ func (r *rules) plan(dst, body []byte, back *target) (plan, *refusal) {
 			p.body = stripPath(p.body, len(dst), n)
 		}
 		if r.byKID && kid != nil {
-			p.holder = holder(kid, kidContext, at)
+			p.holder = holder(kid, kidContext, r.routes[at].To)
 		}
 	}
 	return p, nil
@@ -260,9 +259,9 @@ func stripPath(body []byte, from, n int) []byte {
 }
 
 // holder names the holder of a key toward one server.
-func holder(kid, kidContext []byte, route int) string {
-	b := binary.BigEndian.AppendUint32(make([]byte, 0, 32), uint32(route))
-	b = append(b, byte(len(kid)))
+func holder(kid, kidContext []byte, to string) string {
+	b := append(make([]byte, 0, 64), to...)
+	b = append(b, 0, byte(len(kid)))
 	b = append(b, kid...)
 	if kidContext != nil { // an empty one is another than none
 		b = append(append(b, 1), kidContext...)

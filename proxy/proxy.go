@@ -17,7 +17,7 @@ import (
 // Proxy is a proxy that listens.
 type Proxy struct {
 	cfg    Config
-	rules  rules
+	rules  atomic.Pointer[rules]
 	local  []netip.Addr // this machine's addresses
 	addr   netip.AddrPort
 	shards []*shard
@@ -40,9 +40,11 @@ func Listen(cfg Config) (*Proxy, error) {
 		return nil, err
 	}
 	p := &Proxy{cfg: cfg, seed: maphash.MakeSeed()}
-	if p.rules, err = newRules(&cfg); err != nil {
+	rules, err := newRules(&cfg)
+	if err != nil {
 		return nil, err
 	}
+	p.rules.Store(&rules)
 	addr, err := net.ResolveUDPAddr("udp", cfg.Listen)
 	if err != nil {
 		return nil, configError("Listen %q: %v", cfg.Listen, err)
@@ -135,6 +137,22 @@ func (p *Proxy) Serve(ctx context.Context) error {
 	return nil
 }
 
+// Reload takes Forward and Routes of another configuration; all else stays as it
+// was at the start. Requests under way and observations go on where they are.
+func (p *Proxy) Reload(cfg Config) error {
+	now := p.cfg
+	now.Forward, now.Routes = cfg.Forward, cfg.Routes
+	if _, err := now.withDefaults(); err != nil {
+		return err
+	}
+	rules, err := newRules(&now)
+	if err == nil {
+		p.rules.Store(&rules)
+		p.cfg.Logger.Info("proxy has new routes", "forward", cfg.Forward != nil, "routes", len(cfg.Routes))
+	}
+	return err
+}
+
 // close ends what runs and waits for its end.
 func (p *Proxy) close() {
 	p.cancel()
@@ -190,7 +208,11 @@ func (p *Proxy) permitted(pl *plan, next netip.AddrPort) *refusal {
 	if !pl.open {
 		return nil
 	}
-	for _, prefix := range p.cfg.Forward.Allow {
+	forward := p.rules.Load().forward
+	if forward == nil { // since the name was asked for
+		return refuse(coap.ProxyingNotSupported, "no forward-proxy")
+	}
+	for _, prefix := range forward.Allow {
 		if prefix.Contains(next.Addr()) {
 			return nil
 		}

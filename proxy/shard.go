@@ -60,7 +60,7 @@ func (sh *shard) request(now time.Time, g *leg, ev event) {
 		}
 		back = &target{addr: sh.p.remote(&g.client).Addr(), port: uint16(g.client.port)}
 	}
-	p, bad := sh.p.rules.plan(sh.body[:0], ev.Message.Body, back)
+	p, bad := sh.p.rules.Load().plan(sh.body[:0], ev.Message.Body, back)
 	if cap(p.body) > cap(sh.body) {
 		sh.body = p.body
 	}
