@@ -42,7 +42,7 @@ func (b *batches) transmit() {
 	for i, sock := range b.socks {
 		_, errs := sock.Write(b.out[at:b.ends[i]])
 		if errs > 0 {
-			b.p.counters.unsent.Add(uint64(errs))
+			b.p.unsent.Add(uint64(errs))
 		}
 		at = b.ends[i]
 	}

@@ -26,8 +26,23 @@ type Config struct {
 	// share upstream ports, and a request from a server is refused with 5.05.
 	PerClient bool
 
+	// ByKID is PerClient for devices that move: a client is who its requests'
+	// kid and kid context say, and its port stays the same wherever it sends
+	// from. What a server sends to it goes where it was when the server last
+	// answered it with a protected response; until then a new address is
+	// anybody's claim. One kid (with its context) must be one device's. It takes
+	// one shard, since an address decides which shard a datagram comes to.
+	ByKID bool
+
 	Shards     int // sockets that share Listen, each with its own lock and tables; GOMAXPROCS. Linux alone has more than one
 	ReadBuffer int // bytes that the kernel keeps of what comes in, a socket; 4 MiB, or what the system allows
+
+	// Amplification bounds what a client that has not shown that it receives at
+	// its address may be sent: so many times the bytes that came from there
+	// (RFC 9175 §2.4 asks for 3, which is the default). An answer beyond it is
+	// held until the client has answered a ping (RFC 7252 §4.3), as every
+	// endpoint does; nothing of Echo is asked of it. Negative: no bound.
+	Amplification int
 
 	Identity string // names this proxy in 5.08 answers (RFC 8768 §4); "oscore-proxy"
 	HopLimit int    // put into requests that have none, 1 to 255; 16. Negative: none is put in
@@ -40,9 +55,10 @@ type Config struct {
 	MaxExchanges  int // requests under way; the oldest is dropped beyond it; 65536
 	PeerExchanges int // and for one client; beyond it 5.03; 4096
 	MaxRelations  int // observations; beyond it 5.03; 65536
-	MaxUpstream   int // upstream sockets; 64, with PerClient 4096
-	MaxPeers      int // addresses remembered for deduplication, a socket; 100000
-	MaxBytes      int // bytes kept for deduplication and retransmission, a socket; 64 MiB
+	MaxUpstream   int // upstream sockets, made as they are needed: one carries 264 requests a second to a server, for want of message IDs beyond; 512, with PerClient 4096
+	MaxPeers      int // addresses remembered for deduplication, on either side; 200000
+	MaxBytes      int // bytes kept for deduplication and retransmission, on either side, 256 of them for each message; 128 MiB
+	MaxTransfers  int // bytes of requests kept whole while they travel in blocks; 8 MiB. Beyond it 5.03
 	MaxDatagram   int // larger datagrams are dropped; 8192 bytes
 	ClientNStart  int // confirmable messages under way to one client (RFC 7252 §4.7); 4
 	ServerNStart  int // and to one server, which stands for many clients; 1024
@@ -68,7 +84,14 @@ type Route struct {
 	Host       string // Uri-Host, without regard to case
 	KID        []byte // kid of the OSCORE option
 	KIDContext []byte // kid context of the OSCORE option
+	Prefix     string // the first segments of an outer Uri-Path such as "gateway/1", put there by a client that knows the proxy; they are taken off
 	To         string // host:port
+
+	// BlockSize is the largest payload that the next hop takes in one message,
+	// 16 to 1024 bytes and a power of two: larger requests are cut (RFC 7959,
+	// RFC 8613 §4.1.3.4.2). 0: they are passed as they are, and cut if the server
+	// answers 4.13 with a Block1 option that says how small.
+	BlockSize int
 }
 
 func (r *Route) matches(host string, kid, kidContext []byte) bool {
@@ -93,10 +116,18 @@ func (c Config) withDefaults() (Config, error) {
 	if c.HopLimit > 255 {
 		return c, fmt.Errorf("%w: HopLimit %d is above 255", ErrConfig, c.HopLimit)
 	}
+	if c.ByKID {
+		c.PerClient = true
+		if c.Shards > 1 {
+			return c, fmt.Errorf("%w: ByKID with %d Shards: it takes one", ErrConfig, c.Shards)
+		}
+		c.Shards = 1
+	}
 	if runtime.GOOS != "linux" {
 		c.Shards = 1
 	}
 	def(&c.Shards, runtime.GOMAXPROCS(0))
+	def(&c.Amplification, 3)
 	def(&c.ReadBuffer, 4<<20)
 	def(&c.Identity, "oscore-proxy")
 	def(&c.HopLimit, 16)
@@ -110,9 +141,10 @@ func (c Config) withDefaults() (Config, error) {
 	if c.PerClient {
 		def(&c.MaxUpstream, 4096)
 	}
-	def(&c.MaxUpstream, 64)
-	def(&c.MaxPeers, 100_000)
-	def(&c.MaxBytes, 64<<20)
+	def(&c.MaxUpstream, 512)
+	def(&c.MaxPeers, 200_000)
+	def(&c.MaxBytes, 128<<20)
+	def(&c.MaxTransfers, 8<<20)
 	def(&c.MaxDatagram, 8192)
 	def(&c.ClientNStart, 4)
 	def(&c.ServerNStart, 1024)
@@ -137,7 +169,7 @@ func def[T comparable](v *T, value T) {
 // part returns the configuration of one of n shards: limits of the whole are
 // divided.
 func (c Config) part(n int) Config {
-	for _, limit := range []*int{&c.MaxExchanges, &c.MaxRelations, &c.MaxUpstream, &c.MaxPeers, &c.MaxBytes} {
+	for _, limit := range []*int{&c.MaxExchanges, &c.MaxRelations, &c.MaxUpstream, &c.MaxPeers, &c.MaxBytes, &c.MaxTransfers} {
 		*limit = max((*limit+n-1)/n, 1)
 	}
 	return c

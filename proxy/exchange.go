@@ -27,11 +27,14 @@ type exchange struct {
 	token uint64    // toward next
 	out   *outgoing // the request, until it is answered
 
-	observe  bool // asked for by its request
-	relation bool // agreed to by its server (RFC 7641 §3.1)
-	silent   bool // No-Response: its end is no timeout
-	tagged   bool // notifications refer to it
-	waits    bool // it stands in shard.waiting
+	transfer *transfer // nil: the request was passed whole
+	holder   string    // plan.holder
+	number   uint64    // among the requests of the shard
+	observe  bool      // asked for by its request
+	relation bool      // agreed to by its server (RFC 7641 §3.1)
+	silent   bool      // No-Response: its end is no timeout
+	tagged   bool      // notifications refer to it
+	waits    bool      // it stands in shard.waiting
 	deadline time.Time
 
 	before, after *exchange // in shard.waiting
@@ -77,7 +80,7 @@ type notification struct{ *exchange }
 // answers sooner than one that never will.
 func (sh *shard) wait(now time.Time, ex *exchange) {
 	if sh.waiting.n >= sh.cfg.MaxExchanges {
-		sh.p.counters.shed.Add(1)
+		sh.count(exchangesFull)
 		sh.fail(now, sh.waiting.head, refuse(coap.ServiceUnavailable, "overloaded"))
 	}
 	ex.deadline = now.Add(sh.p.cfg.Timeout)
@@ -107,6 +110,7 @@ func (sh *shard) end(now time.Time, ex *exchange) {
 	if len(ex.from.byClient) > 0 && ex.from.byClient[ex.client] == ex {
 		delete(ex.from.byClient, ex.client)
 	}
+	sh.drop(ex)
 	if ex.relation {
 		ex.relation = false
 		sh.relations--

@@ -21,10 +21,14 @@ type leg struct {
 	byClient map[clientKey]*exchange // observations asked for here, by the client's token
 
 	// Of an upstream leg that belongs to one client (Config.PerClient).
-	own    bool
-	client address
-	hops   map[address]bool // servers that it has sent to, and whether one has answered
-	used   time.Time
+	own        bool
+	owner      owner
+	client     address // where what servers send goes
+	proof      uint64  // the last request that proved it; 0: none has
+	strangers  float64 // requests from elsewhere that may still be passed
+	strangerAt time.Time
+	hops       map[address]bool // servers that it has sent to, and whether one has answered
+	used       time.Time
 }
 
 // clientKey is a request's identity at the side that sent it.
@@ -35,9 +39,10 @@ type clientKey struct {
 
 func (sh *shard) newLeg(sock *udp.Socket, front bool) *leg {
 	cfg := &sh.cfg
-	m := message.Config{NStart: cfg.ServerNStart, MaxPeers: cfg.MaxPeers, MaxBytes: cfg.MaxBytes, AckTimeout: cfg.AckTimeout, AckDelay: cfg.AckDelay}
+	m := message.Config{Kept: &sh.kept[1], NStart: cfg.ServerNStart, MaxPeers: cfg.MaxPeers, MaxBytes: cfg.MaxBytes, AckTimeout: cfg.AckTimeout, AckDelay: cfg.AckDelay}
 	if front { // a client expects answers from the address that it asked
-		m.NStart, m.ReuseIDs = cfg.ClientNStart, true
+		m.NStart, m.ReuseIDs, m.Kept = cfg.ClientNStart, true, &sh.kept[0]
+		m.Amplification = max(cfg.Amplification, 0)
 	}
 	return &leg{
 		sh: sh, sock: sock,
@@ -84,7 +89,6 @@ func (g *leg) read() {
 
 // receive handles one datagram.
 func (g *leg) receive(now time.Time, from address, data []byte) {
-	c := &g.sh.p.counters
 	ev := g.messages().Receive(now, from, data)
 	switch ev.Kind {
 	case message.Request:
@@ -96,9 +100,9 @@ func (g *leg) receive(now time.Time, from address, data []byte) {
 	case message.None:
 		switch {
 		case errors.Is(ev.Err, message.ErrDuplicate):
-			c.duplicates.Add(1)
+			g.sh.count(duplicate)
 		case ev.Err != nil:
-			c.malformed.Add(1)
+			g.sh.count(malformed)
 		}
 	}
 }

@@ -2,6 +2,8 @@ package proxy
 
 import (
 	"bytes"
+	"slices"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/oscorelay/oscorelay/internal/coap"
@@ -15,16 +17,40 @@ type refusal struct {
 
 func refuse(code coap.Code, why string) *refusal { return &refusal{code, why} }
 
+// reason is what the refusal counts as.
+func (r *refusal) reason() reason {
+	switch r.code {
+	case coap.BadOption:
+		return badOption
+	case coap.Forbidden:
+		return forbidden
+	case coap.NotFound:
+		return noRoute
+	case coap.ProxyingNotSupported:
+		return notProxying
+	case coap.HopLimitReached:
+		return loops
+	case coap.ServiceUnavailable:
+		return tableFull
+	case coap.BadGateway:
+		return unresolved
+	}
+	return badRequest
+}
+
 func (r *refusal) body() []byte { return coap.AppendPayload(nil, []byte(r.why)) }
 
 // plan is what becomes of a request.
 type plan struct {
 	body    []byte
 	target  target
-	open    bool // the client chose the target: Forward.Allow applies
-	observe bool // the request has an Observe option
-	silent  bool // No-Response (RFC 7967): there may be no answer
-	sealed  bool // the request has an OSCORE option
+	open    bool   // the client chose the target: Forward.Allow applies
+	observe bool   // the request has an Observe option
+	silent  bool   // No-Response (RFC 7967): there may be no answer
+	sealed  bool   // the request has an OSCORE option
+	block1  bool   // it is a block already
+	payload int    // its length
+	holder  string // who holds the key that it is sealed under, as kid and kid context name it, and which server it is for; empty: unknown
 }
 
 // rules is how requests are led: the part of a Config that looks at options.
@@ -32,18 +58,28 @@ type rules struct {
 	forward  *Forward
 	via      target
 	routes   []Route
-	to       []target // of routes
+	to       []target   // of routes
+	prefixes [][]string // of routes
+	byKID    bool
 	identity string
 	hopLimit int
 }
 
 func newRules(cfg *Config) (rules, error) {
-	r := rules{forward: cfg.Forward, routes: cfg.Routes, identity: cfg.Identity, hopLimit: cfg.HopLimit}
+	r := rules{forward: cfg.Forward, routes: cfg.Routes, identity: cfg.Identity, hopLimit: cfg.HopLimit, byKID: cfg.ByKID}
 	for _, route := range cfg.Routes {
 		t, err := parseTarget(route.To)
 		if err != nil {
 			return r, configError("route to %q: %v", route.To, err)
 		}
+		if t.block = route.BlockSize; t.block != 0 && (t.block < 16 || t.block > 1024 || t.block&(t.block-1) != 0) {
+			return r, configError("route to %q: block size %d is none of 16, 32, 64, 128, 256, 512, 1024", route.To, t.block)
+		}
+		var prefix []string
+		if trimmed := strings.Trim(route.Prefix, "/"); trimmed != "" {
+			prefix = strings.Split(trimmed, "/")
+		}
+		r.prefixes = append(r.prefixes, prefix)
 		r.to = append(r.to, t)
 	}
 	if r.forward != nil && r.forward.Via != "" {
@@ -62,6 +98,7 @@ func newRules(cfg *Config) (rules, error) {
 func (r *rules) plan(dst, body []byte, back *target) (plan, *refusal) {
 	var p plan
 	var proxyURI, proxyScheme, host, kid, kidContext []byte
+	var path []string // if a route looks at it
 	port, hop := uint32(coapPort), splice{hop: -1}
 	w := coap.Walk(body)
 	for before, at := uint16(0), 0; w.Next(); before, at = w.Number, len(body)-len(w.Rest()) {
@@ -86,11 +123,18 @@ func (r *rules) plan(dst, body []byte, back *target) (plan, *refusal) {
 			p.observe = true
 		case coap.NoResponse:
 			p.silent = true
+		case coap.Block1:
+			p.block1 = true
+		case coap.URIPath:
+			if len(r.prefixes) > 0 {
+				path = append(path, string(w.Value))
+			}
 		case coap.OSCORE:
 			p.sealed = true
 			kid, kidContext = sender(w.Value)
 		}
 	}
+	p.payload = len(w.Payload())
 	if hop.hop == 1 { // RFC 8768 §3
 		return p, refuse(coap.HopLimitReached, r.identity)
 	}
@@ -129,11 +173,17 @@ func (r *rules) plan(dst, body []byte, back *target) (plan, *refusal) {
 		}
 		p.body = replace(p.body, len(dst), nil, without...)
 	default:
-		at := r.route(string(host), kid, kidContext)
+		at := r.route(string(host), kid, kidContext, path)
 		if at < 0 {
 			return p, refuse(coap.NotFound, "no route")
 		}
 		p.target = r.to[at]
+		if n := len(r.prefixes[at]); n > 0 {
+			p.body = stripPath(p.body, len(dst), n)
+		}
+		if r.byKID && kid != nil {
+			p.holder = holder(kid, kidContext, r.routes[at].To)
+		}
 	}
 	return p, nil
 }
@@ -191,9 +241,38 @@ func replace(body []byte, from int, with coap.Options, without ...uint16) []byte
 	return coap.AppendBody(bytes.Clone(body[:from]), append(opts.Without(without...), with...), payload)
 }
 
-func (r *rules) route(host string, kid, kidContext []byte) int {
+// stripPath takes the first n segments off the path of the body that begins at
+// a place.
+func stripPath(body []byte, from, n int) []byte {
+	opts, payload, err := coap.Split(body[from:])
+	if err != nil {
+		panic("proxy: a body of our own is malformed")
+	}
+	kept := slices.DeleteFunc(opts, func(o coap.Option) bool {
+		if o.Number != coap.URIPath || n == 0 {
+			return false
+		}
+		n--
+		return true
+	})
+	return coap.AppendBody(bytes.Clone(body[:from]), kept, payload)
+}
+
+// holder names the holder of a key toward one server.
+func holder(kid, kidContext []byte, to string) string {
+	b := append(make([]byte, 0, 64), to...)
+	b = append(b, 0, byte(len(kid)))
+	b = append(b, kid...)
+	if kidContext != nil { // an empty one is another than none
+		b = append(append(b, 1), kidContext...)
+	}
+	return string(b)
+}
+
+func (r *rules) route(host string, kid, kidContext []byte, path []string) int {
 	for i := range r.routes {
-		if r.routes[i].matches(host, kid, kidContext) {
+		prefix := r.prefixes[i]
+		if len(path) >= len(prefix) && slices.Equal(prefix, path[:len(prefix)]) && r.routes[i].matches(host, kid, kidContext) {
 			return i
 		}
 	}

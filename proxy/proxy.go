@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/oscorelay/oscorelay/internal/coap"
@@ -14,15 +16,16 @@ import (
 
 // Proxy is a proxy that listens.
 type Proxy struct {
-	cfg      Config
-	rules    rules
-	local    []netip.Addr // this machine's addresses
-	addr     netip.AddrPort
-	shards   []*shard
-	counters counters
-	zones    zones
-	ctx      context.Context
-	cancel   context.CancelFunc
+	cfg    Config
+	rules  atomic.Pointer[rules]
+	local  []netip.Addr // this machine's addresses
+	addr   netip.AddrPort
+	shards []*shard
+	unsent atomic.Uint64
+	zones  zones
+	seed   maphash.Seed
+	ctx    context.Context
+	cancel context.CancelFunc
 }
 
 func configError(format string, args ...any) error {
@@ -36,10 +39,12 @@ func Listen(cfg Config) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Proxy{cfg: cfg}
-	if p.rules, err = newRules(&cfg); err != nil {
+	p := &Proxy{cfg: cfg, seed: maphash.MakeSeed()}
+	rules, err := newRules(&cfg)
+	if err != nil {
 		return nil, err
 	}
+	p.rules.Store(&rules)
 	addr, err := net.ResolveUDPAddr("udp", cfg.Listen)
 	if err != nil {
 		return nil, configError("Listen %q: %v", cfg.Listen, err)
@@ -51,14 +56,14 @@ func Listen(cfg Config) (*Proxy, error) {
 			}
 		}
 	}
-	socks, err := p.listen(addr.AddrPort())
+	socks, err := p.listen(netip.AddrPortFrom(addr.AddrPort().Addr().Unmap(), uint16(addr.Port)))
 	if err != nil {
 		return nil, err
 	}
 	p.addr = socks[0].Addr()
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	for _, sock := range socks {
-		sh := &shard{p: p, cfg: cfg.part(len(socks)), own: map[address]*leg{}, names: map[string]resolved{}}
+		sh := &shard{p: p, cfg: cfg.part(len(socks)), own: map[owner]*leg{}, names: map[string]resolved{}}
 		sh.front = sh.newLeg(sock, true)
 		sh.legs = []*leg{sh.front}
 		p.shards = append(p.shards, sh)
@@ -132,6 +137,22 @@ func (p *Proxy) Serve(ctx context.Context) error {
 	return nil
 }
 
+// Reload takes Forward and Routes of another configuration; all else stays as it
+// was at the start. Requests under way and observations go on where they are.
+func (p *Proxy) Reload(cfg Config) error {
+	now := p.cfg
+	now.Forward, now.Routes = cfg.Forward, cfg.Routes
+	if _, err := now.withDefaults(); err != nil {
+		return err
+	}
+	rules, err := newRules(&now)
+	if err == nil {
+		p.rules.Store(&rules)
+		p.cfg.Logger.Info("proxy has new routes", "forward", cfg.Forward != nil, "routes", len(cfg.Routes))
+	}
+	return err
+}
+
 // close ends what runs and waits for its end.
 func (p *Proxy) close() {
 	p.cancel()
@@ -187,7 +208,11 @@ func (p *Proxy) permitted(pl *plan, next netip.AddrPort) *refusal {
 	if !pl.open {
 		return nil
 	}
-	for _, prefix := range p.cfg.Forward.Allow {
+	forward := p.rules.Load().forward
+	if forward == nil { // since the name was asked for
+		return refuse(coap.ProxyingNotSupported, "no forward-proxy")
+	}
+	for _, prefix := range forward.Allow {
 		if prefix.Contains(next.Addr()) {
 			return nil
 		}

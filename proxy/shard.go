@@ -22,56 +22,70 @@ type shard struct {
 	p   *Proxy
 	cfg Config // with the shard's part of the limits
 
-	mu        sync.Mutex
-	front     *leg
-	legs      []*leg           // front, then upstream
-	shared    int              // the upstream leg in use among those shared, in legs
-	own       map[address]*leg // upstream legs by client
-	dirty     []*leg
-	waiting   queue
-	free      []*exchange
-	token     [8]byte
-	body      []byte // of the request that is passed on
-	relations int
-	names     map[string]resolved
-	resolving int
-	draining  bool
-	closed    bool
-	pool      []byte    // random bytes
-	swept     time.Time // the last second's sweep
-	wg        sync.WaitGroup
+	mu          sync.Mutex
+	counts      counts
+	kept        [2]int // bytes, by the front's and by the upstream's message layers
+	front       *leg
+	legs        []*leg         // front, then upstream
+	shared      int            // the upstream leg in use among those shared, in legs
+	own         map[owner]*leg // upstream legs by client
+	numbered    uint64         // requests so far
+	transferred int            // bytes of requests kept whole
+	dirty       []*leg
+	waiting     queue
+	free        []*exchange
+	token       [8]byte
+	body        []byte // of the request that is passed on
+	relations   int
+	names       map[string]resolved
+	resolving   int
+	draining    bool
+	closed      bool
+	pool        []byte    // random bytes
+	swept       time.Time // the last second's sweep
+	wg          sync.WaitGroup
 }
+
+func (sh *shard) count(why reason) { sh.counts.by[why]++ }
 
 // request passes a request on, or refuses it.
 func (sh *shard) request(now time.Time, g *leg, ev event) {
-	c := &sh.p.counters
 	var back *target
 	if g != sh.front {
 		_, known := g.hops[ev.Peer]
 		if !known {
-			c.refused.Add(1)
+			sh.count(notProxying)
 			g.messages().Refuse(ev, coap.ProxyingNotSupported, refuse(0, "no client is known by this address").body())
 			return
 		}
 		back = &target{addr: sh.p.remote(&g.client).Addr(), port: uint16(g.client.port)}
 	}
-	p, bad := sh.p.rules.plan(sh.body[:0], ev.Message.Body, back)
+	p, bad := sh.p.rules.Load().plan(sh.body[:0], ev.Message.Body, back)
 	if cap(p.body) > cap(sh.body) {
 		sh.body = p.body
 	}
 	if bad != nil {
-		c.refused.Add(1)
+		sh.count(bad.reason())
 		g.messages().Refuse(ev, bad.code, bad.body())
 		return
 	}
-	if sh.draining || g.layer.Unanswered(&ev) >= sh.cfg.PeerExchanges || p.observe && sh.relations >= sh.cfg.MaxRelations {
-		c.shed.Add(1)
+	full := reasons
+	switch {
+	case sh.draining:
+		full = draining
+	case g.layer.Unanswered(&ev) >= sh.cfg.PeerExchanges:
+		full = peerFull
+	case p.observe && sh.relations >= sh.cfg.MaxRelations:
+		full = observationsFull
+	}
+	if full != reasons {
+		sh.count(full)
 		g.messages().Refuse(ev, coap.ServiceUnavailable, refuse(0, "overloaded").body())
 		return
 	}
 	in, err := g.messages().AcceptRequest(now, ev)
 	if err != nil {
-		c.shed.Add(1)
+		sh.count(tableFull)
 		return
 	}
 	code := ev.Message.Code
@@ -82,7 +96,7 @@ func (sh *shard) request(now time.Time, g *leg, ev event) {
 	p.body = bytes.Clone(p.body)
 	sh.resolve(now, p.target.host, func(now time.Time, addr netip.Addr, bad *refusal) {
 		if bad != nil {
-			c.badGateway.Add(1)
+			sh.count(unresolved)
 			sh.answer(now, g, in, bad)
 			return
 		}
@@ -98,7 +112,7 @@ func (sh *shard) forward(now time.Time, from *leg, in *incoming, code coap.Code,
 	} else {
 		at := netip.AddrPortFrom(addr.Unmap(), p.target.port)
 		if bad := sh.p.permitted(&p, at); bad != nil {
-			sh.p.counters.refused.Add(1)
+			sh.count(bad.reason())
 			sh.answer(now, from, in, bad)
 			return
 		}
@@ -115,6 +129,9 @@ func (sh *shard) forward(now time.Time, from *leg, in *incoming, code coap.Code,
 		sh.settle(old)
 		old.to.messages().Forget(now, old.out)
 		old.out = nil
+		if old.in != nil {
+			from.messages().Release(old.in)
+		}
 		ex = old
 	} else if old != nil {
 		sh.end(now, old) // the client has used its token for something else
@@ -123,17 +140,33 @@ func (sh *shard) forward(now time.Time, from *leg, in *incoming, code coap.Code,
 		ex = sh.newExchange()
 		ex.from, ex.client, ex.next = from, client, next
 	}
-	ex.in, ex.observe, ex.silent = in, p.observe, p.silent
+	ex.in, ex.observe, ex.silent, ex.holder = in, p.observe, p.silent, p.holder
+	sh.numbered++
+	ex.number = sh.numbered
+	var bad *refusal
+	if ex.transfer, bad = sh.transferOf(code, &p); bad != nil {
+		sh.count(transfersFull)
+		sh.fail(now, ex, bad)
+		return
+	}
+	switch t := ex.transfer; {
+	case t != nil && t.cut:
+		p.body = t.block()
+	case p.block1 && from == sh.front && !sh.cfg.PerClient:
+		p.body = sh.tag(p.body, &client.peer)
+	}
 	typ := coap.NonConfirmable
-	if in.Confirmable() {
+	if in.Confirmable() || ex.transfer != nil && ex.transfer.cut {
 		typ = coap.Confirmable
 	}
 	if err := sh.launch(now, ex, coap.Datagram{Type: typ, Code: code, Body: p.body}); err != nil {
-		sh.p.counters.shed.Add(1)
+		if !errors.Is(err, errStranger) {
+			sh.count(tableFull)
+		}
 		sh.fail(now, ex, refuse(coap.ServiceUnavailable, "overloaded"))
 		return
 	}
-	sh.p.counters.requests.Add(1)
+	sh.counts.requests++
 	sh.wait(now, ex)
 	if ex.observe {
 		from.byClient[ex.client] = ex
@@ -183,14 +216,13 @@ func (sh *shard) toward(now time.Time, ex *exchange) (*leg, error) {
 		return sh.front, nil
 	}
 	if sh.p.cfg.PerClient {
-		return sh.ownLeg(now, ex.client.peer)
+		return sh.ownLeg(now, ex)
 	}
 	return sh.legs[sh.shared], nil
 }
 
 // response passes a response back to the client that asked.
 func (sh *shard) response(now time.Time, g *leg, ev event) {
-	c := &sh.p.counters
 	var ex *exchange
 	if len(ev.Message.Token) == 8 {
 		ex = g.tokens.find(binary.BigEndian.Uint64(ev.Message.Token))
@@ -199,7 +231,7 @@ func (sh *shard) response(now time.Time, g *leg, ev event) {
 	if ex == nil || ex.next != ev.Peer || piggybacked && ev.Sent != ex.out {
 		// RFC 7252 §4.2, §4.3, RFC 7641 §3.6: an unknown one is reset, which
 		// ends the observation that it may belong to.
-		c.unmatched.Add(1)
+		sh.count(unmatched)
 		g.messages().Reject(ev)
 		return
 	}
@@ -213,23 +245,36 @@ func (sh *shard) response(now time.Time, g *leg, ev event) {
 	code, body := ev.Message.Code, ev.Message.Body
 	notifies, sealed, ok := checkResponse(body)
 	if !ok {
-		c.badGateway.Add(1)
+		sh.count(badAnswer)
 		sh.fail(now, ex, refuse(coap.BadGateway, "the server's answer has an option that is not safe to forward"))
 		return
 	}
-	if g.own && (sealed || code.IsSuccess()) {
-		g.hops[ex.next] = true
+	if sh.continues(now, ex, code, body, sealed) {
+		return
 	}
+	if ex.transfer != nil && ex.transfer.cut {
+		if code == coap.Continue && !sealed {
+			sh.count(badAnswer)
+			sh.fail(now, ex, refuse(coap.BadGateway, "the server lost track of the blocks"))
+			return
+		}
+		body = withoutBlock1(body)
+	}
+	sh.drop(ex)
+	sh.proven(g, ex, sealed, code)
 	if code == coap.HopLimitReached {
 		body = nameInHopLimit(body, sh.p.cfg.Identity)
 	}
-	c.responses.Add(1)
+	sh.counts.responses++
 	typ := ev.Message.Type
 	if piggybacked {
 		typ = coap.Confirmable
 		if ex.in != nil {
 			typ = replyType(ex.in)
 		}
+	}
+	if ex.waits {
+		sh.counts.answered(now.Sub(ex.deadline) + sh.cfg.Timeout)
 	}
 	sh.settle(ex)
 	goesOn := notifies && ex.observe && code.IsSuccess()
@@ -250,7 +295,7 @@ func (sh *shard) response(now time.Time, g *leg, ev event) {
 		_, err = ex.from.messages().Send(now, ex.client.peer, d, tag)
 	}
 	if err != nil {
-		c.shed.Add(1)
+		sh.count(tableFull)
 	}
 	if !goesOn {
 		sh.end(now, ex)
@@ -267,11 +312,11 @@ func (sh *shard) failed(now time.Time, ev event) {
 			return
 		}
 		if ev.Kind == message.Reset {
-			sh.p.counters.badGateway.Add(1)
+			sh.count(serverReset)
 			sh.fail(now, tag, refuse(coap.BadGateway, "the server reset the request"))
 			return
 		}
-		sh.p.counters.timeouts.Add(1)
+		sh.count(silence)
 		sh.fail(now, tag, refuse(coap.GatewayTimeout, "the server does not answer"))
 	}
 }
@@ -288,7 +333,7 @@ func (sh *shard) tick(now time.Time) {
 			break
 		}
 		if !ex.silent {
-			sh.p.counters.timeouts.Add(1)
+			sh.count(silence)
 		}
 		sh.fail(now, ex, refuse(coap.GatewayTimeout, "the server does not answer"))
 	}
@@ -317,7 +362,7 @@ func (sh *shard) run(ctx context.Context) {
 }
 
 // open starts an upstream leg: of one client, or shared.
-func (sh *shard) open(own bool, client address) (*leg, error) {
+func (sh *shard) open(own bool) (*leg, error) {
 	if sh.closed {
 		return nil, net.ErrClosed
 	}
@@ -326,7 +371,9 @@ func (sh *shard) open(own bool, client address) (*leg, error) {
 		return nil, err
 	}
 	g := sh.newLeg(sock, false)
-	g.own, g.client, g.hops = own, client, map[address]bool{}
+	if g.own = own; own {
+		g.hops = map[address]bool{}
+	}
 	sh.legs = append(sh.legs, g)
 	sh.wg.Go(g.read)
 	return g, nil

@@ -1,9 +1,11 @@
 package proxy
 
 import (
+	"errors"
 	"slices"
 	"time"
 
+	"github.com/oscorelay/oscorelay/internal/coap"
 	"github.com/oscorelay/oscorelay/internal/coap/message"
 )
 
@@ -12,7 +14,7 @@ import (
 // server (RFC 7252 §4.4).
 func (sh *shard) nextShared() error {
 	if len(sh.legs)-1 < sh.cfg.MaxUpstream {
-		if _, err := sh.open(false, address{}); err != nil {
+		if _, err := sh.open(false); err != nil {
 			return err
 		}
 		sh.shared = len(sh.legs) - 1
@@ -22,21 +24,74 @@ func (sh *shard) nextShared() error {
 	return nil
 }
 
-// ownLeg returns the upstream leg of a client, making it if there is room.
-func (sh *shard) ownLeg(now time.Time, client address) (*leg, error) {
-	if g := sh.own[client]; g != nil {
+// owner is whom an upstream leg belongs to: the holder of a key, or where none
+// is known an address.
+type owner struct {
+	holder string
+	at     address
+}
+
+// What a leg passes on for addresses that its holder is not known to be at, in
+// all and a second: enough for a device that moves, too little to use up the
+// leg's message IDs.
+const (
+	strangersBurst  = 16
+	strangersSecond = 2
+)
+
+// errStranger means that a leg has passed on enough for addresses that its
+// holder is not known to be at.
+var errStranger = errors.New("proxy: too much from other addresses")
+
+// ownLeg returns the upstream leg of an exchange's client, making it if there
+// is room.
+func (sh *shard) ownLeg(now time.Time, ex *exchange) (*leg, error) {
+	of := owner{holder: ex.holder}
+	if ex.holder == "" {
+		of.at = ex.client.peer
+	}
+	if g := sh.own[of]; g != nil {
+		if g.proof > 0 && g.client != ex.client.peer {
+			since := now.Sub(g.strangerAt).Seconds()
+			g.strangers, g.strangerAt = min(g.strangers+since*strangersSecond, strangersBurst), now
+			if g.strangers < 1 {
+				sh.count(strangers)
+				return nil, errStranger
+			}
+			g.strangers--
+		}
 		return g, nil
 	}
 	if len(sh.own) >= sh.cfg.MaxUpstream && !sh.dropOwn(now) {
 		return nil, message.ErrFull
 	}
-	g, err := sh.open(true, client)
+	g, err := sh.open(true)
 	if err != nil {
 		return nil, err
 	}
-	g.used = now
-	sh.own[client] = g
+	g.owner, g.client, g.used = of, ex.client.peer, now
+	g.strangers, g.strangerAt = strangersBurst, now
+	sh.own[of] = g
 	return g, nil
+}
+
+// proven notes what a server's answer proves of a leg's client. A protected
+// response says that the request was its holder's and no replay, and so that
+// the holder was where the request came from: what servers send goes there
+// from now on, unless an answer to a later request has said otherwise.
+func (sh *shard) proven(g *leg, ex *exchange, sealed bool, code coap.Code) {
+	if !g.own || !sealed && !code.IsSuccess() {
+		return
+	}
+	g.hops[ex.next] = true
+	if !sealed || ex.holder == "" || ex.number < g.proof {
+		return
+	}
+	g.proof = ex.number
+	if g.client != ex.client.peer {
+		g.client = ex.client.peer
+		sh.counts.moved++
+	}
 }
 
 // dropOwn closes the upstream leg that was longest without use among those
@@ -65,7 +120,7 @@ func (sh *shard) dropOwn(now time.Time) bool {
 		sh.end(now, ex)
 	}
 	_ = worst.sock.Close()
-	delete(sh.own, worst.client)
+	delete(sh.own, worst.owner)
 	sh.legs = slices.DeleteFunc(sh.legs, func(g *leg) bool { return g == worst })
 	return true
 }

@@ -18,6 +18,8 @@ type target struct {
 	host string
 	addr netip.Addr
 	port uint16
+
+	block int // the largest payload that it takes; 0: any
 }
 
 func newTarget(host string, port uint16) target {

@@ -15,21 +15,25 @@ import (
 // fileConfig is the configuration file. What is left out is the default of
 // proxy.Config.
 type fileConfig struct {
-	Listen    string   `toml:"listen"`
-	Forward   []string `toml:"forward"`
-	Via       string   `toml:"via"`
-	PerClient bool     `toml:"per_client"`
-	Identity  string   `toml:"identity"`
-	HopLimit  int      `toml:"hop_limit"`
-	Timeout   duration `toml:"timeout"`
-	Drain     duration `toml:"drain"`
-	Limits    struct {
+	Listen        string   `toml:"listen"`
+	Forward       []string `toml:"forward"`
+	Via           string   `toml:"via"`
+	PerClient     bool     `toml:"per_client"`
+	ByKID         bool     `toml:"by_kid"`
+	Shards        int      `toml:"shards"`
+	Amplification int      `toml:"amplification"`
+	Identity      string   `toml:"identity"`
+	HopLimit      int      `toml:"hop_limit"`
+	Timeout       duration `toml:"timeout"`
+	Drain         duration `toml:"drain"`
+	Limits        struct {
 		Exchanges     int `toml:"exchanges"`
 		PeerExchanges int `toml:"peer_exchanges"`
 		Relations     int `toml:"observations"`
 		Upstream      int `toml:"upstream_sockets"`
 		Peers         int `toml:"peers"`
 		Bytes         int `toml:"bytes"`
+		Transfers     int `toml:"block_transfer_bytes"`
 		Datagram      int `toml:"datagram"`
 		ClientNStart  int `toml:"client_nstart"`
 		ServerNStart  int `toml:"server_nstart"`
@@ -38,6 +42,8 @@ type fileConfig struct {
 		Host       string  `toml:"host"`
 		KID        *string `toml:"kid"`
 		KIDContext *string `toml:"kid_context"`
+		Path       string  `toml:"path"`
+		Block      int     `toml:"block"`
 		To         string  `toml:"to"`
 	} `toml:"route"`
 }
@@ -80,10 +86,10 @@ func readFile(name string) (cfg proxy.Config, err error) {
 		return cfg, fmt.Errorf("%s: %w", name, err)
 	}
 	cfg = proxy.Config{
-		Listen: c.Listen, PerClient: c.PerClient, Identity: c.Identity, HopLimit: c.HopLimit,
+		Listen: c.Listen, PerClient: c.PerClient, ByKID: c.ByKID, Shards: c.Shards, Amplification: c.Amplification, Identity: c.Identity, HopLimit: c.HopLimit,
 		Timeout: time.Duration(c.Timeout), Drain: time.Duration(c.Drain),
 		MaxExchanges: c.Limits.Exchanges, PeerExchanges: c.Limits.PeerExchanges, MaxRelations: c.Limits.Relations,
-		MaxUpstream: c.Limits.Upstream, MaxPeers: c.Limits.Peers, MaxBytes: c.Limits.Bytes, MaxDatagram: c.Limits.Datagram,
+		MaxUpstream: c.Limits.Upstream, MaxPeers: c.Limits.Peers, MaxBytes: c.Limits.Bytes, MaxDatagram: c.Limits.Datagram, MaxTransfers: c.Limits.Transfers,
 		ClientNStart: c.Limits.ClientNStart, ServerNStart: c.Limits.ServerNStart,
 	}
 	if len(c.Forward) > 0 || c.Via != "" {
@@ -94,7 +100,7 @@ func readFile(name string) (cfg proxy.Config, err error) {
 		cfg.Forward = &proxy.Forward{Allow: allow, Via: c.Via}
 	}
 	for i, r := range c.Route {
-		out := proxy.Route{Host: r.Host, To: r.To}
+		out := proxy.Route{Host: r.Host, To: r.To, Prefix: r.Path, BlockSize: r.Block}
 		if r.KID != nil {
 			out.KID, err = hexBytes("kid", *r.KID)
 		}

@@ -6,43 +6,55 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"strconv"
 	"strings"
 
 	"github.com/oscorelay/oscorelay/proxy"
 )
 
+// actions are what the command line asks for beside the proxy's own
+// configuration.
+type actions struct {
+	check   bool
+	metrics string
+}
+
 // configure reads the command line, and the file that it may name.
-func configure(args []string, stderr io.Writer) (cfg proxy.Config, check bool, err error) {
+func configure(args []string, stderr io.Writer) (cfg proxy.Config, do actions, err error) {
 	f := flag.NewFlagSet("oscore-proxy", flag.ContinueOnError)
 	f.SetOutput(stderr)
 	f.Usage = func() {
 		fmt.Fprintln(stderr, "oscore-proxy: carries CoAP, sealed or not, and holds no key.\n\nUsage: oscore-proxy [-listen ADDR] -forward NETWORK | -via HOST:PORT | -reverse [WHEN,]HOST:PORT ...\n       oscore-proxy -config FILE")
-		fmt.Fprintln(stderr, "\nA flag that the file has too adds to it (-forward, -reverse) or takes its place.")
+		fmt.Fprintln(stderr, "\nA flag that the file has too adds to it (-forward, -reverse) or takes its place.\nSIGTERM lets what is under way come to its end; SIGHUP reads -config again and takes its routes and networks.\n\nFlags:")
 		f.PrintDefaults()
 	}
 	file := f.String("config", "", "read the configuration from this TOML `file`")
-	f.BoolVar(&check, "check", false, "check the configuration and end")
+	f.BoolVar(&do.check, "check", false, "check the configuration and end")
 	listen := f.String("listen", "", "UDP `address` to listen on (\":5683\")")
 	via := f.String("via", "", "hand requests for a forward-proxy to the next proxy, `host:port`")
 	perClient := f.Bool("per-client", false, "give each client an upstream port of its own, so that a server can send it requests (LwM2M)")
+	byKID := f.Bool("by-kid", false, "as -per-client, and know a device by its kid and kid context, wherever it sends from")
+	shards := f.Int("shards", 0, "sockets that share the address, each with tables of its own (as many as processors)")
+	amplification := f.Int("amplification", 0, "send a client that has not shown that it receives at most this many times the bytes that came from it (3); -1 for no bound")
+	f.StringVar(&do.metrics, "metrics", "", "serve counters for Prometheus over HTTP on this `address`, such as 127.0.0.1:9464, at /metrics")
 	var forward, reverse []string
 	f.Func("forward", "let clients name servers in this `network`, such as 192.0.2.0/24; \"any\" for all. May be repeated", func(s string) error {
 		forward = append(forward, s)
 		return nil
 	})
-	f.Func("reverse", "lead requests to `[WHEN,]host:port`; WHEN is host=NAME, kid=HEX, kid-context=HEX, joined by commas. May be repeated, the first that matches is taken", func(s string) error {
+	f.Func("reverse", "lead requests to `[WHEN,]host:port`; WHEN is host=NAME, kid=HEX, kid-context=HEX, path=SEGMENTS, block=BYTES, joined by commas. May be repeated, the first that matches is taken", func(s string) error {
 		reverse = append(reverse, s)
 		return nil
 	})
 	if err := f.Parse(args); err != nil {
-		return cfg, false, err
+		return cfg, do, err
 	}
 	if f.NArg() > 0 {
-		return cfg, false, fmt.Errorf("unexpected argument %q", f.Arg(0))
+		return cfg, do, fmt.Errorf("unexpected argument %q", f.Arg(0))
 	}
 	if *file != "" {
 		if cfg, err = readFile(*file); err != nil {
-			return cfg, false, err
+			return cfg, do, err
 		}
 	}
 	if *listen != "" {
@@ -50,6 +62,18 @@ func configure(args []string, stderr io.Writer) (cfg proxy.Config, check bool, e
 	}
 	if cfg.Listen == "" {
 		cfg.Listen = ":5683"
+	}
+	if *byKID {
+		cfg.ByKID = true
+	}
+	if *shards != 0 {
+		cfg.Shards = *shards
+	}
+	if *shards < 0 {
+		return cfg, do, fmt.Errorf("-shards %d: give 1 or more, or leave it out for one a processor", *shards)
+	}
+	if *amplification != 0 {
+		cfg.Amplification = *amplification
 	}
 	if *perClient {
 		cfg.PerClient = true
@@ -63,21 +87,21 @@ func configure(args []string, stderr io.Writer) (cfg proxy.Config, check bool, e
 		}
 		allow, err := networks(forward)
 		if err != nil {
-			return cfg, false, fmt.Errorf("-forward: %w", err)
+			return cfg, do, fmt.Errorf("-forward: %w", err)
 		}
 		cfg.Forward.Allow = append(cfg.Forward.Allow, allow...)
 	}
 	for _, s := range reverse {
 		r, err := route(s)
 		if err != nil {
-			return cfg, false, fmt.Errorf("-reverse %q: %w", s, err)
+			return cfg, do, fmt.Errorf("-reverse %q: %w", s, err)
 		}
 		cfg.Routes = append(cfg.Routes, r)
 	}
 	if cfg.Forward == nil && len(cfg.Routes) == 0 {
-		return cfg, false, fmt.Errorf("nowhere to send a request: give -forward, -via or -reverse")
+		return cfg, do, fmt.Errorf("nowhere to send a request: give -forward, -via or -reverse")
 	}
-	return cfg, check, nil
+	return cfg, do, nil
 }
 
 // networks reads a list of networks; an address stands for itself.
@@ -107,7 +131,7 @@ func route(s string) (r proxy.Route, err error) {
 	for _, p := range parts[:len(parts)-1] {
 		name, value, ok := strings.Cut(p, "=")
 		if !ok {
-			return r, fmt.Errorf("%q is no condition: write host=NAME, kid=HEX or kid-context=HEX", p)
+			return r, fmt.Errorf("%q is no condition: write host=NAME, kid=HEX, kid-context=HEX, path=SEGMENTS or block=BYTES", p)
 		}
 		switch name {
 		case "host":
@@ -116,8 +140,14 @@ func route(s string) (r proxy.Route, err error) {
 			r.KID, err = hexBytes(name, value)
 		case "kid-context":
 			r.KIDContext, err = hexBytes(name, value)
+		case "path":
+			r.Prefix = value
+		case "block":
+			if r.BlockSize, err = strconv.Atoi(value); err != nil {
+				err = fmt.Errorf("block %q is no number: write 16, 32, 64, 128, 256, 512 or 1024", value)
+			}
 		default:
-			return r, fmt.Errorf("unknown condition %q: there are host, kid and kid-context", name)
+			return r, fmt.Errorf("unknown condition %q: there are host, kid, kid-context, path and block", name)
 		}
 		if err != nil {
 			return r, err

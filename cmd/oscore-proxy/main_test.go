@@ -31,7 +31,11 @@ func TestMistakes(t *testing.T) {
 		"network":        {[]string{"-forward", "10.0.0"}, "", `"10.0.0" is no network`},
 		"route, port":    {[]string{"-reverse", "127.0.0.1"}, "", `route to "127.0.0.1": address 127.0.0.1: missing port`},
 		"route, hex":     {[]string{"-reverse", "kid=xy,127.0.0.1:1"}, "", `kid "xy" is not hexadecimal`},
-		"route, word":    {[]string{"-reverse", "path=a,127.0.0.1:1"}, "", `unknown condition "path"`},
+		"route, word":    {[]string{"-reverse", "colour=a,127.0.0.1:1"}, "", `unknown condition "colour"`},
+		"route, block":   {[]string{"-reverse", "block=x,127.0.0.1:1"}, "", `block "x" is no number: write 16,`},
+		"route, size":    {[]string{"-reverse", "block=100,127.0.0.1:1"}, "", `block size 100 is none of 16,`},
+		"shards":         {[]string{"-reverse", "127.0.0.1:1", "-shards", "-2"}, "", "-shards -2: give 1 or more"},
+		"shards, kid":    {[]string{"-reverse", "127.0.0.1:1", "-shards", "2", "-by-kid"}, "", "ByKID with 2 Shards"},
 		"file, key":      {nil, "listen = \":0\"\nrout = 1\n", `:2: unknown key "rout"`},
 		"file, nested":   {nil, "[limits]\npeer = 1\n", `:2: unknown key "limits.peer"`},
 		"file, type":     {nil, "listen = 5683\n", ":1: "},
@@ -46,7 +50,7 @@ func TestMistakes(t *testing.T) {
 				args = append(args, "-config", write(t, c.file))
 			}
 			var out bytes.Buffer
-			if status := run(t.Context(), args, &out); status != 2 || !strings.Contains(out.String(), c.want) {
+			if status := run(t.Context(), args, &out, nil); status != 2 || !strings.Contains(out.String(), c.want) {
 				t.Errorf("status %d, %s\nwant %s", status, out.String(), c.want)
 			}
 		})
@@ -59,7 +63,7 @@ func TestRun(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	var out bytes.Buffer
-	if status := run(ctx, []string{"-config", file, "-forward", "127.0.0.0/8"}, &out); status != 0 {
+	if status := run(ctx, []string{"-config", file, "-forward", "127.0.0.0/8"}, &out, nil); status != 0 {
 		t.Fatalf("status %d: %s", status, out.String())
 	}
 	for _, want := range []string{"proxy listens", "forward=true", "routes=1", "proxy ends"} {

@@ -20,6 +20,8 @@
 //	send.go      §4.2, §4.4, §4.7: message IDs, NSTART, retransmission
 //	peer.go      what is kept for each peer, message IDs and their lifetime (§4.4)
 //	params.go    §4.8: transmission parameters
+//	seen.go      what was accepted, by message ID
+//	reach.go     peers that may not be where they say (RFC 9175 §2.4)
 //	timer.go     deadlines
 //	list.go      lists that know their order
 //

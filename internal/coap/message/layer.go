@@ -199,7 +199,7 @@ func (l *Layer[P]) Advance(now time.Time, f func(Event[P])) {
 	}
 	for len(l.again) > 0 && l.again[0].at <= at {
 		if o := l.again[0].out; l.due(at, o) {
-			l.gaveUp(o, f)
+			l.gaveUp(at, o, f)
 		}
 	}
 	for i := range l.ending {

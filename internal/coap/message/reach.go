@@ -10,7 +10,9 @@ import "github.com/oscorelay/oscorelay/internal/coap"
 // message IDs, which begin at a random number. Where what it is owed is more
 // than what it may get, it is asked: with a ping, an empty confirmable message
 // that every endpoint answers with a Reset (RFC 7252 §4.3). What it is owed is
-// held until then.
+// held until then. RFC 9175 §2.6 recommends 4.01 with an Echo option instead;
+// many endpoints have no Echo, and a relay that asks for it once the server has
+// answered would have the request run twice.
 type reach[P comparable] struct {
 	shown   bool
 	credit  int // bytes that it may still be sent
@@ -26,6 +28,11 @@ type held[P comparable] struct {
 	out  *Outgoing[P] // what it is, if that is kept
 }
 
+// headers is what Ethernet, IPv6 and UDP put around a datagram, both ways:
+// with it, and a factor of 3, what any request may be answered with unasked
+// is the 136 bytes of RFC 9175 §2.4.
+const headers = 14 + 40 + 8
+
 const (
 	maxWrong  = 16      // of 65536 guesses
 	maxHeld   = 4       // datagrams, a peer
@@ -38,7 +45,7 @@ type ping struct{}
 // earn gives credit for what came in.
 func (l *Layer[P]) earn(p *peer[P], size int) {
 	if l.cfg.Amplification > 0 && !p.reach.shown {
-		p.reach.credit = min(p.reach.credit+l.cfg.Amplification*size, maxCredit)
+		p.reach.credit = min(p.reach.credit+l.cfg.Amplification*(size+headers), maxCredit)
 	}
 }
 
@@ -47,10 +54,10 @@ func (l *Layer[P]) allowed(p *peer[P], size int) bool {
 	if l.cfg.Amplification <= 0 || p.reach.shown {
 		return true
 	}
-	if p.reach.credit < size {
+	if p.reach.credit < size+headers {
 		return false
 	}
-	p.reach.credit -= size
+	p.reach.credit -= size + headers
 	return true
 }
 
@@ -87,7 +94,6 @@ func (l *Layer[P]) probe(now moment, p *peer[P]) {
 	o.data = coap.Datagram{Type: coap.Confirmable, MessageID: mid}.Append(o.data[:0])
 	l.keeps(overhead + len(o.data))
 	p.reach.asked = true
-	p.reach.credit += len(o.data) * (l.cfg.MaxRetransmit + 1) // it is less than any request
 	l.launch(now, o)
 }
 
@@ -124,8 +130,9 @@ func (l *Layer[P]) dropHeld(p *peer[P]) {
 }
 
 // gaveUp tells the caller of a message that was given up. A ping that was not
-// answered takes with it what it was to set free.
-func (l *Layer[P]) gaveUp(o *Outgoing[P], f func(Event[P])) {
+// answered takes with it what it was to set free, and all else that is under
+// way there.
+func (l *Layer[P]) gaveUp(now moment, o *Outgoing[P], f func(Event[P])) {
 	if o.Tag != (ping{}) {
 		f(Event[P]{Kind: GaveUp, Peer: o.peer.addr, Sent: o})
 		return
@@ -136,7 +143,15 @@ func (l *Layer[P]) gaveUp(o *Outgoing[P], f func(Event[P])) {
 	p.reach.asked = false
 	for _, h := range holding {
 		if h.out != nil && h.out.state != done {
+			l.forget(now, h.out)
 			f(Event[P]{Kind: GaveUp, Peer: p.addr, Sent: h.out})
+		}
+	}
+	for _, list := range []*list[*Outgoing[P]]{&p.waiting, &p.flight} { // waiting first: else it would fly
+		for list.head != nil {
+			o := list.head.value
+			l.forget(now, o)
+			f(Event[P]{Kind: GaveUp, Peer: p.addr, Sent: o})
 		}
 	}
 }

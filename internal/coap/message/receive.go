@@ -196,7 +196,7 @@ func (l *Layer[P]) Refuse(ev Event[P], code coap.Code, body []byte) {
 	if ev.Message.Type == coap.NonConfirmable {
 		d.Type, d.MessageID = coap.NonConfirmable, uint16(l.cfg.Rand())
 	}
-	if a := l.cfg.Amplification; a > 0 && (ev.peer == nil || !ev.peer.reach.shown) && 4+len(d.Token)+len(body) > a*ev.size {
+	if a := l.cfg.Amplification; a > 0 && (ev.peer == nil || !ev.peer.reach.shown) && 4+len(d.Token)+len(body)+headers > a*(ev.size+headers) {
 		d.Body = nil
 	}
 	l.emitMessage(ev.Peer, d)

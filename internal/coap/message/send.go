@@ -181,9 +181,9 @@ func (l *Layer[P]) launch(now moment, o *Outgoing[P]) {
 }
 
 // transmit sends a confirmable message, unless its peer has not shown that it
-// receives and has had enough.
+// receives and has had enough. The ping that asks it always goes.
 func (l *Layer[P]) transmit(now moment, o *Outgoing[P]) {
-	if o.withheld = !l.allowed(o.peer, len(o.data)); !o.withheld {
+	if o.withheld = o.Tag != (ping{}) && !l.allowed(o.peer, len(o.data)); !o.withheld {
 		l.emit(o.peer.addr, o.data)
 	} else {
 		l.withheld++
