@@ -21,16 +21,34 @@ type behindOscored struct {
 	device *ours.Device
 }
 
-const meter = "meter" // the device's endpoint name
+// The accounts of the daemon.
+const (
+	meter  = "meter"
+	boiler = "boiler"
+)
+
+var accounts = map[string]ours.Account{meter: {Context: lwm2mContext(1)}, boiler: {Context: lwm2mContext(2)}}
 
 func newBehindOscored(t *testing.T, s leshanServer) *behindOscored {
 	t.Helper()
-	ctx := lwm2mContext(1)
-	b := &behindOscored{leshanServer: s, server: s.start(t)}
-	b.daemon = ours.StartOscored(t, b.server.Addr, map[string]ours.Account{meter: {Context: ctx}}, "")
+	return behind(t, s, s.start(t), sim.DeviceConfig{})
+}
+
+// behind puts the daemon before a server, and starts the meter.
+func behind(t *testing.T, s leshanServer, server *peer.Leshan, cfg sim.DeviceConfig) *behindOscored {
+	t.Helper()
+	b := &behindOscored{leshanServer: s, server: server}
+	b.daemon = ours.StartOscored(t, b.server.Addr, accounts, "")
 	b.front = peer.NewRelay(t, b.daemon.Addr)
-	b.device = ours.StartDevice(t, b.front.Addr(), meter, &ctx, sim.DeviceConfig{})
+	b.device = b.start(t, meter, meter, cfg)
 	return b
+}
+
+// start starts a device that names itself so, with the account's context.
+func (b *behindOscored) start(t *testing.T, ep, account string, cfg sim.DeviceConfig) *ours.Device {
+	t.Helper()
+	ctx := accounts[account].Context
+	return ours.StartDevice(t, b.front.Addr(), ep, &ctx, cfg)
 }
 
 func (b *behindOscored) register(t *testing.T) {
@@ -44,10 +62,12 @@ func (b *behindOscored) register(t *testing.T) {
 func (b *behindOscored) sealed(t *testing.T) {
 	t.Helper()
 	hidesDevice(t, b.front, b.device)
-	b.front.Capture().SingleUse(t)
+	for _, c := range b.front.Capture().ByClient() {
+		c.SingleUse(t)
+	}
 }
 
-// TestLeshanBehindOscored plays all operations.
+// TestLeshanBehindOscored plays all operations on two devices at once.
 func TestLeshanBehindOscored(t *testing.T) {
 	t.Parallel()
 	for _, s := range leshanServers {
@@ -55,7 +75,20 @@ func TestLeshanBehindOscored(t *testing.T) {
 			t.Parallel()
 			b := newBehindOscored(t, s)
 			b.register(t)
-			everyLeshanOperation(t, s, b.server, b.device)
+			other := b.start(t, boiler, boiler, sim.DeviceConfig{})
+			other.Register(t)
+			b.server.AwaitRegistered(t, 0, boiler)
+			if one, two := b.server.Client(t, meter), b.server.Client(t, boiler); one.Address == two.Address {
+				t.Errorf("both devices are at %s to the server", one.Address)
+			}
+			t.Run("both", func(t *testing.T) {
+				for _, d := range []*ours.Device{b.device, other} {
+					t.Run(d.Name(), func(t *testing.T) {
+						t.Parallel()
+						everyLeshanOperation(t, s, b.server, d)
+					})
+				}
+			})
 			b.sealed(t)
 			version := peer.Version(t, s.component)
 			features := []string{"register, update, deregister", "Read, Write, Execute, Discover", "Observe, notifications, cancellation", "Write of 100 KB (Block1)", "Send"}

@@ -79,14 +79,24 @@ func TestLeshanIntegrity(t *testing.T) {
 	})
 	from := p.server.Seen()
 	device.Send(t, "/3/0/9")
-	if n := p.server.Count(from, "send"); n != 1 {
-		t.Errorf("the server took %d Sends, want 1", n)
-	}
+	p.tookOneSend(t, from, device)
 	if mu.Lock(); responses == 0 {
 		t.Error("no response was flipped")
 	}
 	mu.Unlock()
 	proof.Requirement(t, proxyPath, "E2E-1")
+}
+
+// tookOneSend counts the Sends that reached the server. It tells of them in
+// their order, so an Update comes after all of them.
+func (p behindProxy) tookOneSend(t *testing.T, from int, device *ours.Device) {
+	t.Helper()
+	device.Update(t)
+	p.server.Await(t, from, "update", func(e peer.LeshanEvent) bool { return e.Kind == "updated" })
+	p.server.Await(t, from, "Send", func(e peer.LeshanEvent) bool { return e.Kind == "send" })
+	if n := p.server.Count(from, "send"); n != 1 {
+		t.Errorf("the server took %d Sends, want 1", n)
+	}
 }
 
 // TestLeshanReplay sends a Send to the server, and an Execute to the device, a
@@ -101,9 +111,7 @@ func TestLeshanReplay(t *testing.T) {
 	device.Send(t, "/3/0/9")
 	sent := p.last(t, func(d peer.Datagram, m peer.Message) bool { return d.ToServer && m.IsRequest() })
 	p.refused(t, sent)
-	if n := p.server.Count(from, "send"); n != 1 {
-		t.Errorf("the server took %d Sends, want 1", n)
-	}
+	p.tookOneSend(t, from, device)
 
 	p.server.Execute(t, "one", "/3/0/4")
 	order := p.last(t, func(d peer.Datagram, m peer.Message) bool { return !d.ToServer && m.IsRequest() })

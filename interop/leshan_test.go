@@ -21,8 +21,8 @@ type leshanServer struct {
 
 var leshanServers = []leshanServer{
 	{"M4", "leshan-demo", peer.LeshanDemo, false},
-	{"M15", "leshan", peer.Leshan15, true},
-	{"M18", "leshan18", peer.Leshan18, true},
+	{"M15", "leshan", func(t testing.TB) *peer.Leshan { return peer.Leshan15(t) }, true},
+	{"M18", "leshan18", func(t testing.TB) *peer.Leshan { return peer.Leshan18(t) }, true},
 }
 
 // lwm2mDevice is a device that registered: ours, or Leshan's own client.

@@ -3,7 +3,7 @@
 # of the repository.
 #
 #   interop/setup.sh [-h] [component ...]        without names: all of them but
-#                                                the LwM2M servers
+#                                                the browser
 #
 # Each component stands alone. One that cannot be installed leaves its reason
 # in .interop/<component>.missing, the tests that need it are skipped with that
@@ -18,8 +18,8 @@ set -uo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 src=$root/interop
 out=$root/.interop
-all="debian aiocoap californium californium-proxy liboscore lakers"
-optional="leshan leshan18 leshan-demo"
+all="debian aiocoap californium californium-proxy liboscore lakers leshan leshan18 leshan-demo"
+optional="chromium"
 
 aiocoap_version=0.4.17
 californium_version=4.0.0-M3
@@ -108,6 +108,14 @@ about_leshan-demo() { echo "Leshan's demo server 2.0.0-M4, as published"; }
 inputs_leshan-demo() { maven_inputs leshan-demo; }
 present_leshan-demo() { test -f "$out/leshan-demo/lib/leshan-server-demo-2.0.0-M4.jar" && command -v java; } >/dev/null
 install_leshan-demo() { maven_build leshan-demo; echo "Leshan demo server 2.0.0-M4" >"$dir/VERSION"; }
+
+about_chromium() { echo "a browser, for the demo server's page"; }
+inputs_chromium() { echo chromium; }
+present_chromium() { command -v chromium; } >/dev/null
+install_chromium() {
+	want chromium chromium
+	version_of chromium >"$dir/VERSION"
+}
 
 about_californium-proxy() { echo "Californium's forward proxy 3.9.1, without OSCORE"; }
 inputs_californium-proxy() { maven_inputs californium-proxy; }

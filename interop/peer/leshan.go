@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strconv"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -19,6 +20,14 @@ type Leshan struct {
 
 	events *eventLog
 	call   func(LeshanCommand) (LeshanReply, error)
+	begin  func() // starts it, again too; nil for the demo server
+}
+
+// Crash ends the server by kill -9 and starts it again: it has forgotten all
+// devices, and the events begin anew.
+func (l *Leshan) Crash() {
+	l.Kill(syscall.SIGKILL)
+	l.begin()
 }
 
 // LeshanCommand is what a server is told to do to a device.

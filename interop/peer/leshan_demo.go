@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"net/url"
 	"path"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -35,16 +37,62 @@ func LeshanDemo(t testing.TB) *Leshan {
 		return err == nil
 	})
 	l.AwaitPing(coap)
-	d.listen(t, "")
+	d.listen(t, "", d.probe)
 	return l
 }
+
+// probe registers a device, and deregisters it: that gives an event.
+func (d demo) probe(t testing.TB) {
+	t.Helper()
+	c, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(d.Addr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	ask := func(b []byte) Message {
+		if _, err := c.Write(b); err != nil {
+			t.Fatal(err)
+		}
+		in := make([]byte, 1<<10)
+		if err := c.SetReadDeadline(time.Now().Add(leshanPatience)); err != nil {
+			t.Fatal(err)
+		}
+		n, err := c.Read(in)
+		if err != nil {
+			t.Fatalf("%s: %v", d.name, err)
+		}
+		m, err := ParseMessage(in[:n])
+		if err != nil {
+			t.Fatalf("%s: %v: %x", d.name, err, in[:n])
+		}
+		return m
+	}
+	// CON POST /rd?ep=probe&lt=60&lwm2m=1.0 </3>, then CON DELETE of what it made.
+	m := ask([]byte("\x41\x02\x00\x01p\xb2rd\x48ep=" + probeName + "\x05lt=60\x09lwm2m=1.0\xff</3>"))
+	if Dotted(m.Code) != "2.01" {
+		t.Fatalf("%s: the probe got %s %q", d.name, m, m.Payload)
+	}
+	bye := []byte("\x41\x04\x00\x02p")
+	delta := byte(OptUriPath)
+	for _, o := range m.Options {
+		if o.Number == OptLocationPath && len(o.Value) < 13 {
+			bye = append(append(bye, delta<<4|byte(len(o.Value))), o.Value...)
+			delta = 0
+		}
+	}
+	ask(bye)
+}
+
+// probeName is the endpoint name of the harness's own device; its events are
+// nobody's.
+const probeName = "probe"
 
 // Trace has the demo server tell of the CoAP messages that it exchanges with a
 // device that is registered. Its page shows a Send (/dp) nowhere else.
 func (l *Leshan) Trace(t testing.TB, ep string) {
 	t.Helper()
 	if l.Page != "" {
-		demo{l}.listen(t, ep)
+		demo{l}.listen(t, ep, func(t testing.TB) { l.Read(t, ep, "/3/0/0") })
 	}
 }
 
@@ -204,8 +252,9 @@ func (d demo) clients() ([]LeshanClient, error) {
 }
 
 // listen takes the event stream (server-sent events), of all devices or with
-// the CoAP messages of one. It returns once the server has begun to answer.
-func (d demo) listen(t testing.TB, ep string) {
+// the CoAP messages of one. The server answers before it begins to send
+// events: listen has something happen until it hears of it.
+func (d demo) listen(t testing.TB, ep string, happen func(testing.TB)) {
 	t.Helper()
 	q := ""
 	if ep != "" {
@@ -221,17 +270,19 @@ func (d demo) listen(t testing.TB, ep string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { res.Body.Close() })
+	heard := make(chan struct{})
 	go func() {
 		s := bufio.NewScanner(res.Body)
 		s.Buffer(nil, 1<<20)
-		kind := ""
+		kind, once := "", sync.Once{}
 		for s.Scan() {
 			key, value, _ := strings.Cut(s.Text(), ": ")
 			switch {
 			case key == "event":
 				kind = value
 			case key == "data" && (kind == "COAPLOG") == (ep != ""):
-				if e, ok := demoEvent(kind, value); ok {
+				once.Do(func() { close(heard) })
+				if e, ok := demoEvent(kind, value); ok && e.Endpoint != probeName {
 					d.events.add(e)
 				}
 			}
@@ -240,6 +291,18 @@ func (d demo) listen(t testing.TB, ep string) {
 			d.events.close(io.EOF)
 		}
 	}()
+	again, late := time.NewTicker(100*time.Millisecond), time.After(startPatience)
+	defer again.Stop()
+	for {
+		happen(t)
+		select {
+		case <-heard:
+			return
+		case <-again.C:
+		case <-late:
+			t.Fatalf("%s sends no events", d.name)
+		}
+	}
 }
 
 // demoEvent translates an event of the demo server.

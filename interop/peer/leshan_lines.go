@@ -9,10 +9,11 @@ import (
 	"time"
 )
 
-// Leshan15 starts a server on Leshan 2.0.0-M15 that speaks no OSCORE.
-func Leshan15(t testing.TB) *Leshan {
+// Leshan15 starts a server on Leshan 2.0.0-M15 that speaks no OSCORE. more may
+// be --awake-ms=N: how long a device in Queue Mode is taken to listen.
+func Leshan15(t testing.TB, more ...string) *Leshan {
 	t.Helper()
-	return leshanLines(t, "leshan", "Leshan M15", "peer.Leshan15", "server", "--no-oscore")
+	return leshanLines(t, "leshan", "Leshan M15", "peer.Leshan15", append([]string{"server", "--no-oscore"}, more...)...)
 }
 
 // Leshan15Sealed starts one that speaks OSCORE, with a context for each
@@ -26,17 +27,20 @@ func Leshan15Sealed(t testing.TB, contexts map[string]Context) *Leshan {
 	return leshanLines(t, "leshan", "Leshan M15 with OSCORE", "peer.Leshan15", args...)
 }
 
-// Leshan18 starts a server on Leshan 2.0.0-M18, which has no OSCORE.
-func Leshan18(t testing.TB) *Leshan {
+// Leshan18 starts a server on Leshan 2.0.0-M18, which has no OSCORE; more as of
+// [Leshan15].
+func Leshan18(t testing.TB, more ...string) *Leshan {
 	t.Helper()
-	return leshanLines(t, "leshan18", "Leshan M18", "peer.Leshan18")
+	return leshanLines(t, "leshan18", "Leshan M18", "peer.Leshan18", more...)
 }
 
 func leshanLines(t testing.TB, component, name, class string, args ...string) *Leshan {
 	t.Helper()
 	port := FreePort(t)
 	l := &Leshan{Addr: Loopback(port)}
-	l.Process, l.events, l.call = startLines(t, javaSpec(t, name, component, quietLogs, class, append(args, "--port="+decimal(port))...))
+	spec := javaSpec(t, name, component, quietLogs, class, append(args, "--port="+decimal(port))...)
+	l.begin = func() { l.Process, l.events, l.call = startLines(t, spec) }
+	l.begin()
 	return l
 }
 

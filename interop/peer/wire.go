@@ -12,6 +12,7 @@ const (
 	OptETag          = 4
 	OptIfNoneMatch   = 5
 	OptObserve       = 6
+	OptLocationPath  = 8
 	OptOSCORE        = 9
 	OptUriPath       = 11
 	OptContentFormat = 12
