@@ -65,7 +65,7 @@ func Read(r io.Reader) (packets []Packet, left Left, err error) {
 		return nil, left, ErrFormat
 	}
 	var from source
-	linkType := func(gopacket.CaptureInfo) layers.LinkType { return 0 }
+	var linkType func(gopacket.CaptureInfo) layers.LinkType
 	if string(begin) == ngMagic {
 		ng, err := pcapgo.NewNgReader(buffered, pcapgo.NgReaderOptions{WantMixedLinkType: true, SkipUnknownVersion: true})
 		if err != nil {

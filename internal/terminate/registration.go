@@ -63,12 +63,11 @@ func (g *Gateway) register(u *uplink, m oscore.Message) (out oscore.Message, bad
 // reports whether that is being written to the store.
 func (g *Gateway) registered(u *uplink, code coap.Code, body []byte) bool {
 	d := u.dev
-	location := d.location
+	var location string
 	switch {
 	case u.what == registers && code == coap.Created:
 		location = locationOf(body)
 	case u.what == deregisters && code == coap.Deleted, u.what == updates && code == coap.NotFound:
-		location = ""
 	default:
 		return false
 	}
