@@ -146,7 +146,7 @@ func (st *Store) PutDerived(_ context.Context, b []byte, d keys.Derived) error {
 		return err
 	}
 	h := st.h
-	next, given := d.Next, st.live[d.ID].next
+	next, given := d.Next, st.live[d.ID].next()
 	var old *keys.Identity
 	return st.commit(&d.ID, 0, func(tx *bbolt.Tx) error {
 		old = nil
@@ -179,8 +179,8 @@ func (st *Store) PutDerived(_ context.Context, b []byte, d keys.Derived) error {
 			delete(st.live, *old)
 		}
 		// Numbers may have been given meanwhile; the record allows for a block.
-		now := max(next, st.live[d.ID].next)
-		st.live[d.ID] = lease{now, max(blockEnd(next), now)}
+		now := max(next, st.live[d.ID].next())
+		st.live[d.ID] = newLease(now, max(blockEnd(next), now))
 	})
 }
 

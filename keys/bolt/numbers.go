@@ -11,10 +11,14 @@ import (
 )
 
 // lease is what this start may give out of an identity's numbers.
-type lease struct {
-	next  uint64 // numbers below were given out
-	limit uint64 // numbers below are durably reserved
-}
+// Numbers below next were given out, those below limit are durably reserved: K of
+// them more at most. It is 8 bytes because there may be one for each context.
+type lease uint64
+
+func newLease(next, limit uint64) lease { return lease(next<<8 | min(limit-next, K)) }
+
+func (l lease) next() uint64  { return uint64(l >> 8) }
+func (l lease) limit() uint64 { return l.next() + uint64(l&0xff) }
 
 // identityOf checks the length of an identity that comes as bytes.
 func identityOf(id []byte) (keys.Identity, error) {
@@ -60,8 +64,8 @@ func (st *Store) lease(id keys.Identity) (l lease, err error) {
 		if err != nil {
 			return err
 		}
-		l.next = n.start(st.h.offset)
-		l.limit = blockEnd(l.next)
+		next := n.start(st.h.offset)
+		l = newLease(next, blockEnd(next))
 		return nil
 	})
 	return l, err
@@ -95,16 +99,16 @@ func (st *Store) Reserve(ctx context.Context, b []byte, n uint32) (lo, hi uint64
 	if err != nil {
 		return 0, 0, err
 	}
-	lo = l.next
+	lo = l.next()
 	if hi, err = keys.RangeEnd(lo, min(n, keys.MaxBlock)); err != nil {
 		return 0, 0, err
 	}
 	// From here on the range is spent, whatever becomes of the write.
-	if hi <= l.limit {
-		st.live[id] = lease{hi, l.limit}
+	if hi <= l.limit() {
+		st.live[id] = newLease(hi, l.limit())
 		return lo, hi, nil
 	}
-	st.live[id] = lease{hi, hi}
+	st.live[id] = newLease(hi, hi)
 	h := st.h
 	err = st.commit(&id, hi-lo, func(tx *bbolt.Tx) error {
 		now, err := known(tx, &h, id)

@@ -40,6 +40,7 @@ func TestSuite(t *testing.T) {
 			},
 			Close: func() error { return st.Close() },
 			Crash: func() { st.die() },
+			Put:   func(entries ...keys.Entry) error { return st.Put(ctx, true, entries...) },
 		}
 	})
 }
