@@ -75,7 +75,12 @@ func serve(ctx context.Context, f *flags, stdout, stderr io.Writer, signals <-ch
 		if err := checkConfig(f.config, c, l); err != nil {
 			return err
 		}
-		if files, err = readKeyFiles(c.Keys.Files); err != nil {
+		if f.init || f.fresh {
+			files, err = readKeyFiles(c.Keys.Files)
+		} else {
+			files, err = changedKeyFiles(c.Keys.Files, c.Store.Dir)
+		}
+		if err != nil {
 			return err
 		}
 		d.cfg = c
@@ -146,6 +151,14 @@ func (d *daemon) open(ctx context.Context, f *flags, files *keyFiles) error {
 	d.reg = reg
 	d.log.Info("store open", "dir", store.Dir(), "epoch", store.Epoch(), "contexts", reg.ring.Len())
 	d.tell(res)
+	if reg.ring.Len() <= surveySmall {
+		if err := d.survey.count(ctx, reg); err != nil {
+			return err
+		}
+		if n, _ := d.survey.taints(); n > 0 {
+			d.tellTainted(n, d.survey.names)
+		}
+	}
 	return nil
 }
 
@@ -169,10 +182,12 @@ func (d *daemon) tell(res syncResult) {
 	if n := len(res.Added) + len(res.Changed) + len(res.Removed); n > 0 {
 		d.log.Info("contexts of the key files", "added", len(res.Added), "changed", len(res.Changed), "removed", len(res.Removed))
 	}
-	if len(res.Tainted) > 0 {
-		d.log.Warn("contexts are tainted: they may have been used before, so they open messages and seal none", "count", len(res.Tainted), "names", few(res.Tainted),
-			"next", "if their secrets were never used anywhere: oscored ctl contexts add -fresh KEYFILE; else "+keys.Mend)
-	}
+}
+
+// tellTainted says what contexts seal nothing, and what to do.
+func (d *daemon) tellTainted(n int, names []string) {
+	d.log.Warn("contexts are tainted: they may have been used before, so they open messages and seal none", "count", n, "names", few(names),
+		"next", "if their secrets were never used anywhere: oscored ctl contexts add -fresh KEYFILE; else "+keys.Mend)
 }
 
 // listen opens all sockets.
@@ -323,7 +338,7 @@ func (d *daemon) loop(ctx context.Context, signals <-chan os.Signal, show func()
 		}
 	}
 	if d.reg != nil {
-		work.Go(func() { d.survey.run(run, d.reg) })
+		work.Go(func() { d.survey.run(run, d.reg, d.tellTainted) })
 	}
 	for {
 		select {
