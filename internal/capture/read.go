@@ -30,6 +30,7 @@ type Left struct {
 	CutShort  int // captured with too small a snapshot length
 	Fragments int // of IP
 	Gaps      int // TCP segments behind one that is missing
+	Damaged   int // the rest of a file from a record on that does not read
 }
 
 // ErrFormat says that a file is neither pcap nor pcapng.
@@ -95,6 +96,7 @@ func Read(r io.Reader) (packets []Packet, left Left, err error) {
 		}
 		if err != nil {
 			left.Gaps += streams.gaps()
+			left.Damaged++
 			return packets, left, fmt.Errorf("capture: record %d: %w", record, err)
 		}
 		packets = append(packets, dissect(data, ci, linkType(ci), streams, &left)...)
