@@ -263,7 +263,7 @@ func (l *load) slice(p *process, n, peers int) {
 		for i := range k {
 			var token [4]byte
 			binary.BigEndian.PutUint32(token[:], uint32(l.sent))
-			d := coap.Datagram{Type: l.typ, Code: coap.POST, MessageID: uint16(l.sent), Token: token[:], Body: l.body}
+			d := coap.Datagram{Type: l.typ, Code: coap.POST, MessageID: uint16(l.sent / int64(peers)), Token: token[:], Body: l.body}
 			l.bufs[i] = d.Append(l.bufs[i][:0])
 			l.out[i] = udp.Packet{Peer: p.at, Local: source(int(l.sent) % peers), Data: l.bufs[i]}
 			l.sent++
