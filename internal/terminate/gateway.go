@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/oscorelay/oscorelay/internal/coap"
@@ -62,8 +63,9 @@ type Gateway struct {
 	pool      []byte    // random bytes
 	swept     time.Time // the journal
 
-	rederivedMu sync.Mutex // not held together with mu by whoever takes it
-	rederived   []string   // whose context is a new one
+	anew        atomic.Bool // rederived is not empty
+	rederivedMu sync.Mutex  // nothing else is asked for under it
+	rederived   []string    // whose context is a new one
 }
 
 // backToken is a token toward the backend, of a device.
@@ -242,6 +244,9 @@ func (g *Gateway) transmit(s *sending) {
 // locked runs f under the lock and sends what comes of it.
 func (g *Gateway) locked(s *sending, f func()) {
 	g.mu.Lock()
+	if g.anew.Load() {
+		g.contextsChanged(time.Now())
+	}
 	f()
 	g.collect(s)
 	g.mu.Unlock()
@@ -327,7 +332,6 @@ func (g *Gateway) tick() {
 			return
 		case now := <-t.C:
 			var revive []*downlink
-			anew := g.takeRederived()
 			g.locked(&out, func() {
 				sweep := now.Sub(swept) > time.Second
 				if at, ok := g.down.Next(); sweep || ok && !at.After(now) {
@@ -337,9 +341,6 @@ func (g *Gateway) tick() {
 					g.up.Advance(now, func(ev backEvent) { g.backendFailed(now, ev) })
 				}
 				g.expire(now)
-				for _, name := range anew {
-					g.contextChanged(now, name)
-				}
 				if sweep {
 					swept = now
 					g.expireJournal(now)

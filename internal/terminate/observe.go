@@ -242,11 +242,16 @@ func (g *Gateway) sleep(now time.Time, d *downlink) {
 	d.dev.asleep++
 }
 
-func (g *Gateway) takeRederived() (names []string) {
+// contextsChanged goes on with the devices whose contexts were derived anew.
+func (g *Gateway) contextsChanged(now time.Time) {
+	g.anew.Store(false)
 	g.rederivedMu.Lock()
-	defer g.rederivedMu.Unlock()
-	names, g.rederived = g.rederived, nil
-	return names
+	names := g.rederived
+	g.rederived = nil
+	g.rederivedMu.Unlock()
+	for _, name := range names {
+		g.contextChanged(now, name)
+	}
 }
 
 // contextChanged goes on with a device whose context was derived anew (RFC 8613

@@ -68,6 +68,7 @@ func (g *Gateway) event(ev endpoint.Event) {
 		g.rederivedMu.Lock()
 		g.rederived = append(g.rederived, ev.Peer)
 		g.rederivedMu.Unlock()
+		g.anew.Store(true)
 	}
 }
 

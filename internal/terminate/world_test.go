@@ -42,6 +42,11 @@ func newEntry(name string, kid byte) keys.Entry {
 
 func newWorld(t *testing.T, change func(*settings, *sim.DeviceConfig)) *world {
 	t.Helper()
+	return newWorldWith(t, newEntry("dev1", 0xd1), change)
+}
+
+func newWorldWith(t *testing.T, e keys.Entry, change func(*settings, *sim.DeviceConfig)) *world {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	t.Cleanup(cancel)
 	w := &world{t: t, ctx: ctx, base: t.TempDir()}
@@ -50,7 +55,7 @@ func newWorld(t *testing.T, change func(*settings, *sim.DeviceConfig)) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(w.server.Close)
-	w.entry = newEntry("dev1", 0xd1)
+	w.entry = e
 	w.cfg = settings{Base: w.base, Listen: "127.0.0.1:0", Backend: w.server.Addr().String(), UpstreamPort: freePort(t)}
 	dc := sim.DeviceConfig{Endpoint: "dev1", Peer: "gateway", AckTimeout: ackTimeout}
 	if change != nil {
