@@ -143,6 +143,9 @@ func (d *daemon) open(ctx context.Context, f *flags, files *keyFiles) error {
 	}
 	reg, res, err := openRegistry(ctx, store, files, f.fresh, d.tellProgress())
 	if err != nil {
+		if f.init {
+			err = fmt.Errorf("%w\nThe store was made, and is empty: mend this, and start again without -init", err)
+		}
 		if reg == nil {
 			return errors.Join(err, store.Close())
 		}
