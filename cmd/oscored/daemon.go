@@ -103,6 +103,9 @@ func serve(ctx context.Context, f *flags, stdout, stderr io.Writer, signals <-ch
 		return errors.Join(err, d.close())
 	}
 	err = d.loop(ctx, signals, show)
+	if errors.Is(err, errAtOnce) {
+		return err // with everything as it is: the store is made for that
+	}
 	return errors.Join(err, d.close())
 }
 
@@ -143,6 +146,9 @@ func (d *daemon) open(ctx context.Context, f *flags, files *keyFiles) error {
 	}
 	reg, res, err := openRegistry(ctx, store, files, f.fresh, d.tellProgress())
 	if err != nil {
+		if f.init {
+			err = fmt.Errorf("%w\nThe store was made, and is empty: mend this, and start again without -init", err)
+		}
 		if reg == nil {
 			return errors.Join(err, store.Close())
 		}
@@ -307,7 +313,7 @@ func (d *daemon) loop(ctx context.Context, signals <-chan os.Signal, show func()
 				return err
 			case s := <-signals:
 				if s != syscall.SIGHUP {
-					return errors.Join(err, errors.New("ended at once by a second signal: requests under way are lost, nothing else; the next start finds the store as after a crash"))
+					return errors.Join(err, errAtOnce)
 				}
 			case q := <-d.requests:
 				q.done <- errors.New("the daemon is ending")
@@ -392,6 +398,9 @@ func (d *daemon) healthy(ctx context.Context) error {
 	}
 	return d.reg.healthy(ctx)
 }
+
+// errAtOnce ends a daemon that was told so twice.
+var errAtOnce = errors.New("ended at once by a second signal: requests under way are lost, nothing else; the next start finds the store as after a crash")
 
 // summary is a line for people.
 func (d *daemon) summary() string {
