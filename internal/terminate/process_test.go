@@ -31,7 +31,9 @@ type settings struct {
 	Base            string
 	Listen          string
 	Backend         string
+	Upstream        string
 	UpstreamPort    uint16
+	UpstreamPorts   int
 	Plain           Plain
 	Refuses         string // a context of another route
 	Freshness       *endpoint.Freshness
@@ -73,6 +75,10 @@ func child(v string) error {
 		Accepts: func(name string) bool { return name != s.Refuses },
 		Logger:  slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	}
+	if s.Upstream != "" {
+		cfg.Upstream = netip.MustParsePrefix(s.Upstream)
+	}
+	cfg.UpstreamPorts = s.UpstreamPorts
 	if s.Freshness != nil {
 		cfg.Freshness = *s.Freshness
 	}

@@ -51,15 +51,19 @@ func newWorldWith(t *testing.T, e keys.Entry, change func(*settings, *sim.Device
 	t.Cleanup(cancel)
 	w := &world{t: t, ctx: ctx, base: t.TempDir()}
 	var err error
-	if w.server, err = sim.NewServer(sim.ServerConfig{AckTimeout: ackTimeout}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(w.server.Close)
 	w.entry = e
-	w.cfg = settings{Base: w.base, Listen: "127.0.0.1:0", Backend: w.server.Addr().String(), UpstreamPort: freePort(t)}
+	w.cfg = settings{Base: w.base, Listen: "127.0.0.1:0", Backend: "127.0.0.1:0", UpstreamPort: freePort(t)}
 	dc := sim.DeviceConfig{Endpoint: "dev1", Peer: "gateway", AckTimeout: ackTimeout}
 	if change != nil {
 		change(&w.cfg, &dc)
+	}
+	if w.cfg.Backend != "127.0.0.1:0" { // the test has its own
+	} else if w.server, err = sim.NewServer(sim.ServerConfig{Listen: w.cfg.Backend, AckTimeout: ackTimeout}); err != nil {
+		t.Fatal(err)
+	}
+	if w.server != nil {
+		t.Cleanup(w.server.Close)
+		w.cfg.Backend = w.server.Addr().String()
 	}
 	makeStore(t, w.base, w.entry)
 	w.start()
