@@ -163,7 +163,9 @@ func (l *Layer[P]) AcceptRequest(now time.Time, ev Event[P]) (*Incoming[P], erro
 // is piggybacked. Of any other the caller ends it.
 func (l *Layer[P]) AcceptResponse(now time.Time, ev Event[P]) error {
 	if ev.Message.Type == coap.Acknowledgement {
-		if ev.Sent == nil || ev.Sent.state == done {
+		// Verified later, it may find its request ended, or become another.
+		o := ev.Sent
+		if o == nil || o.state == done || o.mid != ev.Message.MessageID || o.peer.addr != ev.Peer {
 			return ErrDuplicate
 		}
 		l.Forget(now, ev.Sent)
