@@ -9,6 +9,7 @@ import (
 
 	"github.com/oscorelay/oscorelay/internal/coap"
 	"github.com/oscorelay/oscorelay/internal/sim"
+	"github.com/oscorelay/oscorelay/oscore"
 )
 
 // backend is a server that does just what a test tells it to.
@@ -108,5 +109,22 @@ func TestKillTokenReused(t *testing.T) {
 	}
 	if n := w.executed("/3/0/4"); answers != 1 || n != 1 {
 		t.Errorf("%d answers, it ran %d times; want 1 each, of the later request", answers, n)
+	}
+}
+
+// A registration that comes with the request that completes Appendix B.2 belongs
+// to the new context: its location is known for the Update.
+func TestRegistrationCompletesRederivation(t *testing.T) {
+	b := newBackend(t)
+	w := newWorld(t, func(s *settings, _ *sim.DeviceConfig) {
+		s.Backend = b.conn.LocalAddr().String()
+		s.Context = oscore.Settings{Rederive: oscore.RoleServer}
+	})
+	b.takeRegistration(w)
+	w.eventually("Appendix B.2", func(s state) bool { return s.Stats.Counters["rederived"] == 1 })
+	for until := time.Now().Add(300 * time.Millisecond); time.Now().Before(until); {
+		if s := w.state(); len(s.Devices) != 1 || s.Devices[0].Location != "/rd/1" {
+			t.Fatalf("the location of the registration was forgotten: %+v", s.Devices)
+		}
 	}
 }

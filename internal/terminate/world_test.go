@@ -61,12 +61,16 @@ func newWorldWith(t *testing.T, e keys.Entry, change func(*settings, *sim.Device
 	if change != nil {
 		change(&w.cfg, &dc)
 	}
+	w.entry.Settings = w.cfg.Context
 	makeStore(t, w.base, w.entry)
 	w.start()
 	w.cfg.Listen = w.run.addr.String() // where it comes back
 	w.ring = keys.New(keys.NewMemory())
 	p := w.entry.Peer()
 	p.Name = "gateway"
+	if w.cfg.Context.Rederive != oscore.RoleNone {
+		p.Settings = oscore.Settings{Rederive: oscore.RoleClient, RederiveOnStart: true}
+	}
 	if _, err := w.ring.AddNew(ctx, p); err != nil {
 		t.Fatal(err)
 	}
