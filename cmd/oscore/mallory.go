@@ -193,15 +193,13 @@ type malloryRun struct {
 	relay  *mallory.Relay
 	script *mallory.Rules
 
-	mu      sync.Mutex
-	json    bool
-	enc     *json.Encoder
-	out     io.Writer
-	n       int
-	acted   int
-	seen    map[int]mallory.Packet
-	pcap    *capture.Writer
-	pcapErr error
+	mu    sync.Mutex
+	json  bool
+	enc   *json.Encoder
+	out   io.Writer
+	n     int
+	acted int
+	seen  map[int]mallory.Packet
 }
 
 func (m *malloryRun) say(l malloryLine) {
