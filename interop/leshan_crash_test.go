@@ -3,6 +3,8 @@
 package interop
 
 import (
+	"fmt"
+	"math/rand/v2"
 	"strconv"
 	"sync"
 	"testing"
@@ -90,6 +92,7 @@ func TestLeshanOscoredKilled(t *testing.T) {
 				{"observe", crashObserve, false},
 				{"observe-composite", crashObserveComposite, true},
 				{"block1", crashBlock1, false},
+				{"block2", crashBlock2, false},
 				{"update and send", crashSend, false},
 			} {
 				if c.only && !s.composite {
@@ -235,6 +238,37 @@ func crashBlock1(t *testing.T, b *behindOscored) {
 	if n != 1 {
 		t.Errorf("the image was taken %d times", n)
 	}
+}
+
+// TestLeshanOscoredKilledAnyTime kills the daemon at random times around an
+// Execute: it runs once, and Leshan hears of it.
+func TestLeshanOscoredKilledAnyTime(t *testing.T) {
+	t.Parallel()
+	b := newBehindOscored(t, latest)
+	b.register(t)
+	execute := peer.LeshanCommand{Op: "execute", Endpoint: meter, Path: "/3/0/4"}
+	for n := range 10 {
+		after := time.Duration(rand.IntN(20_000)) * time.Microsecond
+		begun := b.server.Begin(execute)
+		<-time.After(after)
+		b.daemon.Crash()
+		b.server.End(t, execute, begun).Must(t, 204, fmt.Sprintf("the kill after %v", after))
+		if got := b.device.Executed(); got != n+1 {
+			t.Fatalf("the kill after %v: /3/0/4 ran %d times by %d requests", after, got, n+1)
+		}
+	}
+	b.sealed(t)
+	record18(t, "kill -9 of oscored at random times around Execute: once each")
+}
+
+// crashBlock2 kills the daemon in the middle of a large read.
+func crashBlock2(t *testing.T, b *behindOscored) {
+	large := b.device.Fill(t, 6000)
+	b.killed(t, nth(3, deviceAnswered), func(t *testing.T) {
+		if got := b.server.Read(t, meter, "/19/0/0").Values["/19/0/0/0"]; got != large {
+			t.Errorf("/19/0/0/0 came with %d bytes of %d", len(got)/2, len(large)/2)
+		}
+	})
 }
 
 // crashSend kills the daemon at the server's answer to an Update and to a Send.

@@ -85,13 +85,17 @@ func TestLeshanBehindOscored(t *testing.T) {
 				for _, d := range []*ours.Device{b.device, other} {
 					t.Run(d.Name(), func(t *testing.T) {
 						t.Parallel()
+						large := d.Fill(t, 6000)
+						if got := b.server.Read(t, d.Name(), "/19/0/0").Values["/19/0/0/0"]; got != large {
+							t.Errorf("/19/0/0/0 came with %d bytes of %d", len(got)/2, len(large)/2)
+						}
 						everyLeshanOperation(t, s, b.server, d)
 					})
 				}
 			})
 			b.sealed(t)
 			version := peer.Version(t, s.component)
-			features := []string{"register, update, deregister", "Read, Write, Execute, Discover", "Observe, notifications, cancellation", "Write of 100 KB (Block1)", "Send"}
+			features := []string{"register, update, deregister", "Read, Write, Execute, Discover", "Observe, notifications, cancellation", "Read of 6 KB (Block2)", "Write of 100 KB (Block1)", "Send"}
 			if s.composite {
 				features = append(features, "Read-Composite, Observe-Composite")
 			}

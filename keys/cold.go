@@ -12,7 +12,7 @@ import (
 
 // DirectoryOptions say how a keyring on a [Directory] behaves.
 type DirectoryOptions struct {
-	// Hot is how many peers stay ready to use, each with about 1.7 kB; zero means
+	// Hot is how many peers stay ready to use, each with about 1.6 kB; zero means
 	// [DefaultHot]. More of them do while all are in the middle of something.
 	Hot int
 	// OnError is called when [Keyring.Find] found nobody because the store failed
@@ -21,7 +21,7 @@ type DirectoryOptions struct {
 }
 
 // DefaultHot is how many peers of a Directory stay ready to use.
-const DefaultHot = 32768
+const DefaultHot = 8192
 
 // cold is what a keyring has for the peers that are in its Directory.
 //

@@ -35,23 +35,44 @@
 //	History       tells known material from unknown   else: Reserve must refuse what it does not know
 //	WindowStore   hands windows over a clean restart  else: Echo after each start
 //	ContextStore  keeps what Appendix B.2 agreed on   else: B.2 again after each start
+//	UsageStore    counts encryptions over restarts    else: each start counts from 0
+//	Directory     finds entries by what a message names: see below
 //
 // Package keys/file has all of them in a directory, keys/bolt in one file for a
 // daemon of many peers; [Memory] is for tests and demonstrations. Package
 // keys/keystest holds the suite that a store must pass.
 //
+// # A million peers
+//
+// [New] makes a keyring that holds every peer added to it, about 1.6 kB each.
+// [NewDirectory] makes one that looks peers up in a store that has all the entries,
+// and holds those that were used of late ([DirectoryOptions].Hot). A peer that has to
+// go is parked: its replay window, its lease of numbers and its counts stay in
+// memory, about 80 bytes, and its keys are derived again when it is asked for. That
+// writes nothing, and needs no Echo afterwards. What is parked is void after a
+// crash, as what is in use is, and handed over by [Keyring.Close].
+//
+// Who holds a peer need not know: every operation brings it back. A peer is not
+// parked in the middle of an operation or a reservation, nor while it was used since
+// the clock's hand passed, as long as there are others; messages that do not verify
+// are no use. As long as anybody holds a peer the look-up finds that very one, so
+// that requests in flight and observations go on under their keys.
+//
 //	entry.go     what is configured for a peer; identities
 //	keyring.go   the look-up and its five outcomes
+//	cold.go      peers that are looked up: hot, evicted, suspended
+//	parked.go    what stays in memory of a peer that was evicted
 //	ids.go       identifiers held for EDHOC
 //	peer.go      the operations on a context
 //	lease.go     reserving sequence numbers ahead of use
+//	usage.go     counting encryptions
 //	rederive.go  Appendix B.2: Derive and Adopt
 //	store.go     what a store does
 //	memory.go    a store that forgets
 //
-// Limits: the use of a key ([Peer.Usage]) is told by its numbers, so that those
-// skipped at a restart count as used, and it is 0 until the first reservation. A
-// removed peer's requests in flight may still be answered under the keys they
-// came under. A keyring does not see which secret a context was derived from:
-// Adopt takes what the same peer's Derive returned.
+// Limits: a crash forgets up to some hundred encryptions of a busy key
+// ([Peer.Usage]), and failed decryptions are counted since the start. A removed
+// peer's requests in flight may still be answered under the keys they came under. A
+// keyring does not see which secret a context was derived from: Adopt takes what the
+// same peer's Derive returned.
 package keys

@@ -48,40 +48,40 @@ func (u uint48) value() (n uint64) {
 // parking holds what was parked, by the entries' indexes.
 type parking struct {
 	chunks []*parkedChunk
+	counts []uint16            // of those taken, for each chunk
 	large  map[uint32][]uint64 // bits of windows of more than 64 numbers
 	n      int
 }
 
-type parkedChunk struct {
-	n  int
-	at [1024]parked
-}
+// parkedChunk is a whole number of pages.
+type parkedChunk [1024]parked
 
-func (k *parking) chunk(index uint32) (c *parkedChunk, at uint32) {
-	size := uint32(len(c.at))
-	if i := int(index / size); i < len(k.chunks) {
-		c = k.chunks[i]
+// at returns a place, nil if its chunk is not there.
+func (k *parking) at(index uint32) *parked {
+	if i := int(index) / len(parkedChunk{}); i < len(k.chunks) && k.chunks[i] != nil {
+		return &k.chunks[i][int(index)%len(parkedChunk{})]
 	}
-	return c, index % size
+	return nil
 }
 
 // put parks at an index.
 func (k *parking) put(index uint32, v parked, large []uint64) {
-	c, at := k.chunk(index)
-	if c == nil {
-		i := int(index / uint32(len(c.at)))
-		if i >= len(k.chunks) {
-			k.chunks = append(k.chunks, make([]*parkedChunk, i+1-len(k.chunks))...)
-		}
-		c = &parkedChunk{}
-		k.chunks[i] = c
+	i := int(index) / len(parkedChunk{})
+	if more := i + 1 - len(k.chunks); more > 0 {
+		k.chunks = append(k.chunks, make([]*parkedChunk, more)...)
+		k.counts = append(k.counts, make([]uint16, more)...)
 	}
-	if !c.at[at].here {
-		c.n++
+	if k.chunks[i] == nil {
+		k.chunks[i] = &parkedChunk{}
+	}
+	at := k.at(index)
+	if !at.here {
+		k.counts[i]++
 		k.n++
 	}
 	v.here = true
-	c.at[at] = v
+	*at = v
+	delete(k.large, index)
 	if large != nil {
 		if k.large == nil {
 			k.large = map[uint32][]uint64{}
@@ -92,24 +92,25 @@ func (k *parking) put(index uint32, v parked, large []uint64) {
 
 // take returns what is parked at an index, which is free afterwards.
 func (k *parking) take(index uint32) (v parked, large []uint64, ok bool) {
-	c, at := k.chunk(index)
-	if c == nil || !c.at[at].here {
+	at := k.at(index)
+	if at == nil || !at.here {
 		return v, nil, false
 	}
-	v, large = c.at[at], k.large[index]
+	v, large = *at, k.large[index]
 	delete(k.large, index)
-	c.at[at] = parked{}
+	*at = parked{}
 	k.n--
-	if c.n--; c.n == 0 {
-		k.chunks[index/uint32(len(c.at))] = nil
+	i := int(index) / len(parkedChunk{})
+	if k.counts[i]--; k.counts[i] == 0 {
+		k.chunks[i] = nil
 	}
 	return v, large, true
 }
 
 // holds reports whether something is parked at an index.
 func (k *parking) holds(index uint32) bool {
-	c, at := k.chunk(index)
-	return c != nil && c.at[at].here
+	at := k.at(index)
+	return at != nil && at.here
 }
 
 // byRecipient returns the indexes that are taken, in the order of the recipients'
@@ -120,17 +121,13 @@ func (k *parking) byRecipient() []uint32 {
 		if c == nil {
 			continue
 		}
-		for at := range c.at {
-			if c.at[at].here {
-				all = append(all, uint32(i*len(c.at)+at))
+		for at := range c {
+			if c[at].here {
+				all = append(all, uint32(i*len(c)+at))
 			}
 		}
 	}
-	slices.SortFunc(all, func(a, b uint32) int {
-		c, i := k.chunk(a)
-		d, j := k.chunk(b)
-		return bytes.Compare(c.at[i].recipient[:], d.at[j].recipient[:])
-	})
+	slices.SortFunc(all, func(a, b uint32) int { return bytes.Compare(k.at(a).recipient[:], k.at(b).recipient[:]) })
 	return all
 }
 

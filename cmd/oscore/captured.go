@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -8,6 +10,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/oscorelay/oscorelay/internal/capture"
 	"github.com/oscorelay/oscorelay/internal/explain"
 )
 
@@ -15,8 +18,8 @@ import (
 const maxCapture = 16 << 20
 
 // readCaptured collects messages from arguments: hex, "-" for standard input,
-// or a file's name. A file holds text as it is pasted, or one message in
-// binary.
+// or a file's name. A file holds text as it is pasted, a packet capture, or one
+// message in binary.
 func readCaptured(in io.Reader, args []string) ([][]byte, error) {
 	var out [][]byte
 	for _, arg := range args {
@@ -61,8 +64,16 @@ func readText(in io.Reader, name string) ([][]byte, error) {
 	if len(b) > maxCapture {
 		return nil, fmt.Errorf("%s: larger than %d bytes; give the messages alone", name, maxCapture)
 	}
-	if isPcap(b) {
-		return nil, fmt.Errorf("%s is a packet capture; take the messages out first: tshark -r %s -Y coap -T fields -e udp.payload", name, name)
+	if capture.Is(b) {
+		packets, _, err := capture.Read(bytes.NewReader(b))
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		var out [][]byte
+		for _, p := range choose(packets, nil).packets {
+			out = append(out, p.Data)
+		}
+		return out, nil
 	}
 	if !utf8.Valid(b) || strings.ContainsFunc(string(b), func(r rune) bool { return r < ' ' && !strings.ContainsRune("\t\r\n", r) }) {
 		return [][]byte{b}, nil // one message in binary
@@ -77,14 +88,42 @@ func readText(in io.Reader, name string) ([][]byte, error) {
 	return bytesOf(inputs), nil
 }
 
-// isPcap recognises pcap and pcapng files by their first four bytes.
-func isPcap(b []byte) bool {
-	for _, magic := range []string{"\xd4\xc3\xb2\xa1", "\xa1\xb2\xc3\xd4", "\x4d\x3c\xb2\xa1", "\xa1\xb2\x3c\x4d", "\x0a\x0d\x0d\x0a"} {
-		if strings.HasPrefix(string(b), magic) {
-			return true
+// captured reads those arguments that are packet captures, "-" for standard
+// input. found is false when the first is none; then nothing was read. The reader
+// returned is to be used for standard input from then on.
+func captured(in io.Reader, args []string) (packets []capture.Packet, left capture.Left, found bool, _ io.Reader, err error) {
+	stdin := bufio.NewReader(in)
+	for i, arg := range args {
+		from, name := stdin, "standard input"
+		if arg != "-" {
+			f, err := os.Open(arg)
+			if err != nil {
+				if i == 0 {
+					return nil, left, false, stdin, nil // hex, or a mistake that is named there
+				}
+				return nil, left, true, stdin, err
+			}
+			defer f.Close()
+			from, name = bufio.NewReader(f), arg
+		}
+		begin, _ := from.Peek(4) // too short is no capture
+		if !capture.Is(begin) {
+			if i == 0 {
+				return nil, left, false, stdin, nil
+			}
+			return nil, left, true, stdin, fmt.Errorf("%s is no packet capture as %s is: give them to two commands", name, args[0])
+		}
+		more, l, err := capture.Read(from)
+		if err != nil && len(more) == 0 {
+			return nil, left, true, stdin, fmt.Errorf("%s: %w", name, err)
+		}
+		packets = append(packets, more...)
+		left = capture.Left{
+			Other: left.Other + l.Other, CutShort: left.CutShort + l.CutShort, Fragments: left.Fragments + l.Fragments,
+			Gaps: left.Gaps + l.Gaps, Damaged: left.Damaged + l.Damaged,
 		}
 	}
-	return false
+	return packets, left, len(args) > 0, stdin, nil
 }
 
 func bytesOf(inputs []explain.Input) [][]byte {

@@ -7,9 +7,9 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"strconv"
 
 	"github.com/oscorelay/oscorelay/internal/explain"
-	"github.com/oscorelay/oscorelay/oscore"
 )
 
 // decode is the command that explains captured messages.
@@ -23,28 +23,39 @@ func decode(_ context.Context, io stdio, args []string) error {
 	option := f.Bool("option", false, "values of the OSCORE option alone, in place of messages")
 	verbose := f.Bool("verbose", false, "show AAD and nonce")
 	asJSON := f.Bool("json", false, "print JSON")
+	full := f.Bool("full", false, "explain each message of a packet capture field by field")
+	var ports []uint16
+	f.Func("port", "`PORT` of CoAP in a packet capture, beside 5683; may be repeated", func(s string) error {
+		n, err := strconv.ParseUint(s, 10, 16)
+		if err != nil || n == 0 {
+			return fmt.Errorf("%q is no port: 1 to 65535", s)
+		}
+		ports = append(ports, uint16(n))
+		return nil
+	})
 	if err := parseFlags(f, args); err != nil {
 		return err
 	}
 	if *option {
 		return decodeOptions(io, f.Args(), *asJSON)
 	}
-	messages, err := readCaptured(io.in, f.Args())
+	packets, left, isCapture, in, err := captured(io.in, f.Args())
 	if err != nil {
 		return err
 	}
-	var params *oscore.Params
-	if keys.given() {
-		k, err := keys.keys()
-		if err != nil {
+	var messages [][]byte
+	if !isCapture {
+		if messages, err = readCaptured(in, f.Args()); err != nil {
 			return err
 		}
-		p := k.Params()
-		params = &p
 	}
-	session, err := explain.NewSession(params, *verbose)
+	session, err := newSession(&keys, *verbose)
 	if err != nil {
-		return fmt.Errorf("keys: %w", err)
+		return err
+	}
+	if isCapture {
+		c := choose(packets, ports)
+		return printCapture(io.out, explainCapture(session, c.packets), leftText(c, left), captureView{full: *full || *verbose, json: *asJSON, keyed: keys.given()})
 	}
 	var reports []*explain.Report
 	for _, b := range messages {
@@ -64,6 +75,25 @@ func decode(_ context.Context, io stdio, args []string) error {
 		}
 	}
 	return verdict(reports)
+}
+
+// newSession makes a session of the keys that the flags give, if they do. A key
+// directory without a peer's name gives the keys of all its entries.
+func newSession(keys *keysFlags, verbose bool) (*explain.Session, error) {
+	session, err := explain.NewSession(nil, verbose)
+	if err != nil || !keys.given() {
+		return session, err
+	}
+	all, err := keys.all()
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range all {
+		if err := session.AddContext(p); err != nil {
+			return nil, fmt.Errorf("keys: %w", err)
+		}
+	}
+	return session, nil
 }
 
 // verdict is an error when something was asked for that did not come about.
@@ -129,11 +159,16 @@ Explains captured CoAP and OSCORE messages: header, token, every option, option
 and says why where it cannot. A response opens only after its request.
 
 MESSAGE is hex, a file, or - for standard input: a message a line, in hex, as a
-list of bytes in Go or C, as a string literal, or as a hex dump.
+list of bytes in Go or C, as a string literal, or as a hex dump. A packet capture
+(pcap, pcapng) is shown as a sequence, each response with its request; --full
+explains its messages one by one.
 
   oscore decode 44025d1f00003974396c6f63616c686f7374620914ff612f1092f1776f1c1668b3825e
   oscore decode --secret 0102…10 --sender 01 --recipient "" capture.txt
   oscore decode --option 1914080102030405060708
+  oscore decode capture.pcapng
+  oscore decode --keys DIR capture.pcap      opens what any entry of DIR opens
+  tcpdump -i any -s 0 -U -w - port 5683 | oscore decode -
 
 `)
 	f.PrintDefaults()

@@ -95,6 +95,35 @@ func (k *keysFlags) keys() (explain.Keys, error) {
 	return out, errors.Join(errs...)
 }
 
+// all reads the flags' values; a key directory without the name of an entry
+// gives all of them.
+func (k *keysFlags) all() ([]oscore.Params, error) {
+	if k.dir == "" || k.peer != "" {
+		one, err := k.keys()
+		return []oscore.Params{one.Params()}, err
+	}
+	if k.secret != nil || k.sender != nil || k.recipient != nil {
+		_, err := k.stored() // names the mistake
+		return nil, err
+	}
+	dir, o, err := keyPlaces(k.dir, "")
+	if err != nil {
+		return nil, err
+	}
+	v, err := file.Read(dir, o)
+	if err != nil {
+		return nil, err
+	}
+	if len(v.Entries) == 0 {
+		return nil, fmt.Errorf("%s has no keys", dir)
+	}
+	var all []oscore.Params
+	for i := range v.Entries {
+		all = append(all, v.Entries[i].Params)
+	}
+	return all, nil
+}
+
 func aeadNames() string {
 	names := ""
 	for i, a := range oscore.AEADs() {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os"
 	"testing"
 
@@ -24,7 +25,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("HOME", e.WorkDir+"/home")
 			e.Setenv("XDG_CONFIG_HOME", e.WorkDir+"/home/.config")
-			return os.MkdirAll(e.WorkDir+"/home/.config", 0o700)
+			return errors.Join(os.MkdirAll(e.WorkDir+"/home/.config", 0o700), writeCapture(e.WorkDir+"/rfc8613.pcap"))
 		},
 	})
 }

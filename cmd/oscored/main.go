@@ -15,12 +15,13 @@
 //	configprint.go  -print-config and -check
 //	daemon.go       start, run, end
 //	reload.go       SIGHUP
-//	registry.go     contexts: key files, administration, keyring
+//	keyfiles.go     key files, and whether they changed
+//	registry.go     contexts: key files, administration, store
 //	route.go        a [[terminate]]: its gateway, what a reload changes of it
 //	demo.go         without a configuration: fresh keys, a server to try
 //	log.go          records at a bounded rate
 //	notify.go       the service manager
-//	metrics.go      Prometheus, health
+//	metrics.go survey.go   Prometheus, health, what contexts there are
 //	web.go token.go admin.go admincontexts.go page.go   the administration API and its page
 //	ctl.go ctlprint.go   its client
 //

@@ -2,19 +2,15 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
+	"maps"
 	"reflect"
 	"slices"
 	"sync"
 
 	"github.com/oscorelay/oscorelay/keys"
 	"github.com/oscorelay/oscorelay/keys/bolt"
-	"github.com/oscorelay/oscorelay/keys/keyfile"
 )
 
 // registry holds the contexts: those of the key files, those that came by the
@@ -29,60 +25,20 @@ type registry struct {
 	progress func(done, of int)
 }
 
-// keyFiles are the entries of all key files.
-type keyFiles struct {
-	entries []keys.Entry
-	source  map[string]string // file by name
-}
-
-// readKeyFiles reads key files. Every error names its file, and its line where
-// there is one.
-func readKeyFiles(names []string) (*keyFiles, error) {
-	out := &keyFiles{source: map[string]string{}}
-	for _, name := range names {
-		info, err := os.Stat(name)
-		if err != nil {
-			return nil, fmt.Errorf("%w: keys.files: %w", errConfig, err)
-		}
-		if info.Mode().Perm()&0o007 != 0 {
-			return nil, fmt.Errorf("%w: keys.files: %s can be read by everybody (mode %04o): chmod o= %s", errConfig, name, info.Mode().Perm(), name)
-		}
-		entries, err := readKeyFile(name)
-		if err != nil {
-			return nil, fmt.Errorf("%w: keys.files: %w", errConfig, err)
-		}
-		for _, e := range entries {
-			if other, taken := out.source[e.Name]; taken {
-				return nil, fmt.Errorf("%w: keys.files: %s: context %q stands in %s already: give it another name, or remove one", errConfig, name, e.Name, other)
-			}
-			out.source[e.Name] = name
-		}
-		out.entries = append(out.entries, entries...)
-	}
-	return out, nil
-}
-
-func readKeyFile(name string) ([]keys.Entry, error) {
-	b, err := os.ReadFile(name)
-	if err != nil {
-		return nil, err
-	}
-	format, err := keyfile.FormatOf(name, b)
-	if err != nil {
-		return nil, err
-	}
-	return keyfile.Parse(name, format, b)
-}
-
 // openRegistry takes the key files into an open store and makes its keyring. The
 // progress of a long import is told.
-func openRegistry(ctx context.Context, store *bolt.Store, files *keyFiles, fresh bool, progress func(done, of int)) (*registry, syncResult, error) {
-	r := &registry{store: store, sources: map[string]string{}, progress: progress}
+func openRegistry(ctx context.Context, store *bolt.Store, files *keyFiles, fresh bool, progress func(done, of int)) (r *registry, res syncResult, err error) {
+	r = &registry{store: store, sources: map[string]string{}, progress: progress}
 	if err := r.loadSources(); err != nil {
-		return nil, syncResult{}, err
+		return nil, res, err
 	}
-	res, err := r.sync(ctx, files, fresh)
-	if err != nil {
+	if files.unchanged && files.seen.Epoch+1 != store.Epoch() {
+		// What was seen is not of this store's last start: it proves nothing.
+		if files, err = readKeyFiles(files.names); err != nil {
+			return nil, res, err
+		}
+	}
+	if res, err = r.sync(ctx, files, fresh); err != nil {
 		return nil, res, err
 	}
 	r.ring, err = store.Keyring(ctx)
@@ -92,14 +48,16 @@ func openRegistry(ctx context.Context, store *bolt.Store, files *keyFiles, fresh
 // syncResult says what a look at the key files changed.
 type syncResult struct {
 	Added, Changed, Removed []string
-	Tainted                 []string // of the files' contexts
 }
 
 // sync makes the store, and the keyring if it is open, hold what the key files
-// do. It changes nothing if it returns an error before it wrote.
+// do. What is wrong with the files changes nothing.
 func (r *registry) sync(ctx context.Context, files *keyFiles, fresh bool) (res syncResult, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if files.unchanged {
+		return res, r.end(files.seen)
+	}
 	var put []keys.Entry
 	for i := range files.entries {
 		e := &files.entries[i]
@@ -107,13 +65,12 @@ func (r *registry) sync(ctx context.Context, files *keyFiles, fresh bool) (res s
 		if err != nil {
 			return res, err
 		}
-		tainted := r.tainted(ctx, e) != nil
 		switch _, ours := r.sources[e.Name]; {
 		case !there:
 			res.Added = append(res.Added, e.Name)
 			put = append(put, *e)
 		case reflect.DeepEqual(normal(&old), normal(e)):
-			if fresh && tainted {
+			if fresh && r.tainted(ctx, e) != nil {
 				put = append(put, *e)
 			}
 		case !ours && !sameKeys(&old, e):
@@ -122,9 +79,6 @@ func (r *registry) sync(ctx context.Context, files *keyFiles, fresh bool) (res s
 		default:
 			res.Changed = append(res.Changed, e.Name)
 			put = append(put, *e)
-		}
-		if tainted && !fresh {
-			res.Tainted = append(res.Tainted, e.Name)
 		}
 	}
 	for name := range r.sources {
@@ -137,44 +91,81 @@ func (r *registry) sync(ctx context.Context, files *keyFiles, fresh bool) (res s
 		}
 	}
 	slices.Sort(res.Removed)
-	if err := r.fits(ctx, put, res.Removed); err != nil {
+	// What a start that is cut short from here on wrote is known as the files' by
+	// the next one.
+	both := maps.Clone(r.sources)
+	maps.Copy(both, files.source)
+	if err := r.begin(both); err != nil {
 		return res, err
 	}
-	// From here on something changes. What is gone goes first: it may have the
-	// identifiers of what comes.
-	if err := r.drop(ctx, res.Removed); err != nil {
-		return res, err
-	}
-	if err := r.put(ctx, fresh, put); err != nil {
+	if err := r.exchange(ctx, fresh, put, res.Removed); err != nil {
+		if errors.Is(err, errConfig) { // nothing was written
+			err = errors.Join(err, writeFile(r.sourcesName(), r.sources))
+		}
 		return res, err
 	}
 	r.sources = files.source
-	return res, r.saveSources()
+	if err := writeFile(r.sourcesName(), r.sources); err != nil {
+		return res, err
+	}
+	return res, r.end(files.seen)
+}
+
+// exchange writes entries and removes others. The caller holds mu.
+func (r *registry) exchange(ctx context.Context, fresh bool, put []keys.Entry, removed []string) error {
+	err := r.put(ctx, fresh, put)
+	if !errors.Is(err, keys.ErrDuplicate) || len(removed) == 0 {
+		if err == nil {
+			err = r.drop(ctx, removed)
+		}
+		return err
+	}
+	// Perhaps what comes has the identifiers of what goes.
+	if r.store.Len() <= manyEntries {
+		if err := r.fits(ctx, put, removed); err != nil {
+			return err
+		}
+	}
+	var gone []keys.Entry
+	for _, name := range removed {
+		if e, there, err := r.store.Entry(ctx, name); err == nil && there {
+			gone = append(gone, e)
+		}
+	}
+	if err := r.drop(ctx, removed); err != nil {
+		return err
+	}
+	if err := r.put(ctx, fresh, put); err != nil {
+		return errors.Join(err, r.put(ctx, false, gone)) // their numbers are still known
+	}
+	return nil
 }
 
 // fits returns an error if entries would stand in each other's way when others
-// are gone. Without those the store finds it out itself, before it writes.
+// are gone.
 func (r *registry) fits(ctx context.Context, put []keys.Entry, removed []string) error {
-	if len(removed) == 0 || len(put) == 0 {
-		return nil
-	}
 	gone := map[string]bool{}
 	for _, name := range removed {
 		gone[name] = true
 	}
 	trial := keys.New(keys.NewMemory())
-	for _, e := range put {
-		gone[e.Name] = true
+	add := func(e keys.Entry) error {
 		if _, err := trial.Add(ctx, e); err != nil {
 			return fmt.Errorf("%w: context %q: %w", errConfig, e.Name, err)
+		}
+		return nil
+	}
+	for _, e := range put {
+		gone[e.Name] = true
+		if err := add(e); err != nil {
+			return err
 		}
 	}
 	return r.store.Entries(ctx, func(e keys.Entry) error {
 		if gone[e.Name] {
 			return nil
 		}
-		_, err := trial.Add(ctx, e)
-		return err
+		return add(e)
 	})
 }
 
@@ -308,36 +299,6 @@ func (r *registry) healthy(ctx context.Context) error {
 		return err
 	}
 	return nil
-}
-
-func (r *registry) sourcesName() string { return filepath.Join(r.store.Dir(), "key-files.json") }
-
-// loadSources reads which contexts came from key files at the start before.
-// Sequence numbers are no part of it: a wrong one removes a context too many or
-// too few, and its numbers stay.
-func (r *registry) loadSources() error {
-	b, err := os.ReadFile(r.sourcesName())
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err == nil {
-		if err = json.Unmarshal(b, &r.sources); err != nil {
-			err = fmt.Errorf("%s: %w: delete the file; contexts that left the key files meanwhile are then to be removed by oscored ctl", r.sourcesName(), err)
-		}
-	}
-	return err
-}
-
-func (r *registry) saveSources() error {
-	b, err := json.Marshal(r.sources)
-	if err != nil {
-		return err
-	}
-	tmp := r.sourcesName() + ".new"
-	if err := os.WriteFile(tmp, b, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(tmp, r.sourcesName())
 }
 
 // sameKeys reports whether two entries lead to the same keys.

@@ -31,7 +31,7 @@ func (d *daemon) reload(ctx context.Context) (err error) {
 	if err := softOnly(d.file, d.config(), c, l); err != nil {
 		return err
 	}
-	files, err := readKeyFiles(c.Keys.Files)
+	files, err := changedKeyFiles(c.Keys.Files, c.Store.Dir)
 	if err != nil {
 		return err
 	}

@@ -13,15 +13,17 @@ import (
 type survey struct {
 	mu      sync.Mutex
 	tainted int
+	names   []string // the first of them
 	known   bool
 	again   chan struct{} // something changed
 }
 
 // surveyEvery is how old the count of all contexts may get when nothing is known
-// to have changed, and surveyPage how many are looked at in one go.
+// to have changed, surveyPage how many are looked at in one go.
 const (
 	surveyEvery = 10 * time.Minute
 	surveyPage  = 1000
+	surveySmall = 10_000 // contexts that a start waits for
 )
 
 // surveyed is what contexts in use say.
@@ -54,31 +56,42 @@ func (s *survey) taints() (n int, known bool) {
 // count counts the tainted contexts.
 func (s *survey) count(ctx context.Context, reg *registry) error {
 	n, after := 0, ""
+	var first []string
 	for {
 		names, err := reg.store.Names(ctx, after, surveyPage)
 		if err != nil || len(names) == 0 {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			if err == nil {
-				s.tainted, s.known = n, true
+				s.tainted, s.names, s.known = n, first, true
 			}
 			return err
 		}
 		for _, name := range names {
 			if rec, ok, err := reg.store.Load(ctx, name); err == nil && ok && rec.Taint != nil {
-				n++
+				if n++; len(first) < 100 {
+					first = append(first, name)
+				}
 			}
 		}
 		after = names[len(names)-1]
 	}
 }
 
-// run counts until the context ends.
-func (s *survey) run(ctx context.Context, reg *registry) {
+// run counts until the context ends, and tells when there are more than before.
+func (s *survey) run(ctx context.Context, reg *registry, tell func(n int, names []string)) {
+	told, _ := s.taints()
 	t := time.NewTicker(surveyEvery)
 	defer t.Stop()
 	for {
 		_ = s.count(ctx, reg) // a store that has stopped is told by others
+		s.mu.Lock()
+		n, names := s.tainted, s.names
+		s.mu.Unlock()
+		if n > told {
+			tell(n, names)
+		}
+		told = n
 		select {
 		case <-ctx.Done():
 			return

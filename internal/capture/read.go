@@ -30,6 +30,7 @@ type Left struct {
 	CutShort  int // captured with too small a snapshot length
 	Fragments int // of IP
 	Gaps      int // TCP segments behind one that is missing
+	Damaged   int // the rest of a file from a record on that does not read
 }
 
 // ErrFormat says that a file is neither pcap nor pcapng.
@@ -65,7 +66,7 @@ func Read(r io.Reader) (packets []Packet, left Left, err error) {
 		return nil, left, ErrFormat
 	}
 	var from source
-	linkType := func(gopacket.CaptureInfo) layers.LinkType { return 0 }
+	var linkType func(gopacket.CaptureInfo) layers.LinkType
 	if string(begin) == ngMagic {
 		ng, err := pcapgo.NewNgReader(buffered, pcapgo.NgReaderOptions{WantMixedLinkType: true, SkipUnknownVersion: true})
 		if err != nil {
@@ -95,6 +96,7 @@ func Read(r io.Reader) (packets []Packet, left Left, err error) {
 		}
 		if err != nil {
 			left.Gaps += streams.gaps()
+			left.Damaged++
 			return packets, left, fmt.Errorf("capture: record %d: %w", record, err)
 		}
 		packets = append(packets, dissect(data, ci, linkType(ci), streams, &left)...)

@@ -3,6 +3,7 @@
 // nothing and keeps no secret in what it returns.
 //
 //	pasted text ─ ParseText ─► messages ─ Session.Datagram / Stream ─► Report
+//	packet capture ──────────► messages with addresses ─ Session.Packet ┘
 //	written keys ─ ParseValue ─► Keys ───┘            │
 //	      └────────────── Diagnose ◄──────────────────┘ a message that does not open
 //
@@ -24,6 +25,7 @@
 //	payload.go   payloads by Content-Format
 //	oscore.go    RFC 8613 §6.1: option 9 field by field
 //	session.go   RFC 8613 §8: decrypting what was captured
+//	links.go     RFC 7252 §4, §5.3: which message answers which, between whom
 //	crypto.go    RFC 8613 §5.2, §5.4: nonce and AAD, to be shown
 //	diagnose.go  the search
 //	mistake.go   the mistakes it knows

@@ -27,9 +27,11 @@ type Report struct {
 	// Opened is the message inside, if keys were given and it opened.
 	Opened *Opened `json:"opened,omitempty"`
 	// Closed says why a protected message was not decrypted; "" without keys.
-	Closed string   `json:"closed,omitempty"`
-	Crypto *Crypto  `json:"crypto,omitempty"`
-	Notes  []string `json:"notes,omitempty"`
+	Closed string  `json:"closed,omitempty"`
+	Crypto *Crypto `json:"crypto,omitempty"`
+	// Links is what a capture with addresses shows beside the message itself.
+	Links *Links   `json:"links,omitempty"`
+	Notes []string `json:"notes,omitempty"`
 }
 
 // Opened is a message out of its ciphertext.

@@ -12,15 +12,25 @@ import (
 // Session explains messages in the order in which they were captured. It is
 // not safe for concurrent use.
 type Session struct {
-	params     *oscore.Params
+	contexts   []oscore.Params
 	showCrypto bool
 	index      int
 	requests   []request
+	seals      map[string]sealing // by kid, kid context and Partial IV
+	links      links
+	way        way // of the message at hand, if it is known
+}
+
+// sealing is the first request that was seen under a kid and Partial IV.
+type sealing struct {
+	index   int
+	payload []byte
 }
 
 // request is a protected request that was seen, for the responses to come.
 type request struct {
 	index      int
+	way        way
 	token      []byte
 	body       []byte
 	option     oscore.Option
@@ -34,17 +44,28 @@ type request struct {
 // showCrypto adds AAD and nonce to the reports. An error names the parameter
 // that is refused.
 func NewSession(p *oscore.Params, showCrypto bool) (*Session, error) {
-	s := &Session{showCrypto: showCrypto}
+	s := &Session{showCrypto: showCrypto, seals: map[string]sealing{}, links: newLinks()}
 	if p != nil {
-		if err := p.Check(); err != nil {
+		if err := s.AddContext(*p); err != nil {
 			return nil, err
 		}
-		own := p.Clone()
-		own.OmitKIDContext = false
-		s.params = &own
 	}
 	return s, nil
 }
+
+// AddContext adds parameters to try. An error names the one that is refused.
+func (s *Session) AddContext(p oscore.Params) error {
+	if err := p.Check(); err != nil {
+		return err
+	}
+	own := p.Clone()
+	own.OmitKIDContext = false
+	s.contexts = append(s.contexts, own)
+	return nil
+}
+
+// keyed reports whether there is anything to decrypt with.
+func (s *Session) keyed() bool { return len(s.contexts) > 0 }
 
 // Datagram explains a message in the framing of RFC 7252.
 func (s *Session) Datagram(b []byte) *Report {
@@ -80,6 +101,7 @@ func (s *Session) explain(r *Report, m message) {
 	if r.Malformed != "" {
 		return
 	}
+	s.links.link(r, m, s.way)
 	switch {
 	case m.code.IsRequest() && r.OSCORE != nil:
 		s.request(r, m)
@@ -89,7 +111,7 @@ func (s *Session) explain(r *Report, m message) {
 		s.plainResponse(r, m)
 	case r.OSCORE != nil:
 		r.OSCORE.Problem = "option 9 in a message that is neither request nor response"
-	case m.code.IsRequest() && s.params != nil:
+	case m.code.IsRequest() && s.keyed():
 		r.Closed = "it has no option 9: this is plain CoAP, readable and changeable by anybody on its way"
 	}
 }
@@ -97,11 +119,11 @@ func (s *Session) explain(r *Report, m message) {
 // request explains a protected request and decrypts it with the keys (§8.2).
 func (s *Session) request(r *Report, m message) {
 	o := r.OSCORE
-	q := request{index: r.Index, token: m.token, body: m.body, option: o.option}
+	q := request{index: r.Index, way: s.way, token: m.token, body: m.body, option: o.option}
 	s.repeated(r, m)
-	if o.Problem == "" && s.params != nil {
+	if o.Problem == "" && s.keyed() {
 		s.openRequest(r, m, &q)
-	} else if s.params != nil {
+	} else if s.keyed() {
 		r.Closed = o.Problem
 	}
 	s.requests = append(s.requests, q)
@@ -109,40 +131,60 @@ func (s *Session) request(r *Report, m message) {
 
 // repeated notes a kid and Partial IV that an earlier request had.
 func (s *Session) repeated(r *Report, m message) {
-	o := r.OSCORE.option
-	for _, q := range s.requests {
-		if o.PartialIV == nil || !bytes.Equal(q.option.PartialIV, o.PartialIV) || !bytes.Equal(q.option.KID, o.KID) || !bytes.Equal(q.option.KIDContext, o.KIDContext) {
-			continue
-		}
-		if bytes.Equal(payloadOf(q.body), payloadOf(m.body)) {
-			r.note("same kid, Partial IV and ciphertext as message %d: a retransmission, a proxy's second leg or a replay", q.index)
-		} else {
-			r.note("DANGER: same kid and Partial IV as message %d with another ciphertext. If both were sealed under one key, its nonce was used twice: replace the key at both ends", q.index)
-		}
+	o, payload := r.OSCORE.option, payloadOf(m.body)
+	if o.PartialIV == nil || r.Links != nil && r.Links.Copy > 0 {
 		return
+	}
+	key := fmt.Sprintf("%x %t %x %x", o.KID, o.KIDContext == nil, o.KIDContext, o.PartialIV)
+	before, again := s.seals[key]
+	switch {
+	case !again:
+		s.seals[key] = sealing{r.Index, payload}
+	case bytes.Equal(before.payload, payload):
+		r.note("same kid, Partial IV and ciphertext as message %d: a retransmission, a proxy's second leg or a replay", before.index)
+	default:
+		r.note("DANGER: same kid and Partial IV as message %d with another ciphertext. If both were sealed under one key, its nonce was used twice: replace the key at both ends", before.index)
 	}
 }
 
-// openRequest decrypts a request in the direction that its kid shows.
+// openRequest decrypts a request with the first of the contexts that opens it,
+// in the direction that its kid shows. Where none does, the report has the
+// reason of the last one that the kid fits.
 func (s *Session) openRequest(r *Report, m message, q *request) {
-	p, o := *s.params, r.OSCORE
-	switch {
-	case bytes.Equal(q.option.KID, p.RecipientID):
-		q.by = "recipient"
-	case bytes.Equal(q.option.KID, p.SenderID):
-		q.by, p = "sender", p.Swap()
-	default:
-		r.Closed = fmt.Sprintf("the kid is %s, but the keys are for recipient ID %s and sender ID %s: the message is for another security context",
-			idText(q.option.KID), idText(p.RecipientID), idText(p.SenderID))
-		return
+	foreign := true
+	for i := range s.contexts {
+		p := s.contexts[i]
+		switch {
+		case bytes.Equal(q.option.KID, p.RecipientID):
+			q.by = "recipient"
+		case bytes.Equal(q.option.KID, p.SenderID):
+			q.by, p = "sender", p.Swap()
+		default:
+			continue
+		}
+		foreign = false
+		if s.tryRequest(r, m, q, p); q.opened {
+			return
+		}
 	}
+	if foreign {
+		ids := fmt.Sprintf("of %d contexts", len(s.contexts))
+		if len(s.contexts) == 1 {
+			ids = fmt.Sprintf("for recipient ID %s and sender ID %s", idText(s.contexts[0].RecipientID), idText(s.contexts[0].SenderID))
+		}
+		r.Closed = fmt.Sprintf("the kid is %s, but the keys are %s: the message is for another security context", idText(q.option.KID), ids)
+	}
+}
+
+// tryRequest decrypts a request with the parameters of its receiver.
+func (s *Session) tryRequest(r *Report, m message, q *request, p oscore.Params) {
 	rederived := false
 	if kc := q.option.KIDContext; kc != nil && !(p.IDContext != nil && bytes.Equal(kc, p.IDContext)) {
-		if o.Rederive == nil {
+		if r.OSCORE.Rederive == nil {
 			r.Closed = fmt.Sprintf("the kid fits, but the kid context is %s and the keys' ID Context is %s", idText(kc), contextText(p.IDContext))
 			return
 		}
-		p.IDContext, rederived = *o.Rederive, true
+		p.IDContext, rederived = *r.OSCORE.Rederive, true
 		if p.IDContext == nil {
 			p.IDContext = []byte{}
 		}
@@ -163,7 +205,7 @@ func (s *Session) openRequest(r *Report, m message, q *request) {
 		r.note("opened with the content of the kid context as ID Context: request of Appendix B.2")
 	}
 	q.opened, q.registered = true, observes
-	r.Opened = newOpened(out, q.by)
+	r.Opened, r.Closed = newOpened(out, q.by), ""
 }
 
 // requestHint says what a tag that does not fit may come from.
@@ -196,12 +238,12 @@ func openRequest(p oscore.Params, kidContext []byte, m oscore.Message) (out osco
 // answers (§8.4).
 func (s *Session) response(r *Report, m message) {
 	if r.OSCORE.Problem != "" {
-		if s.params != nil {
+		if s.keyed() {
 			r.Closed = r.OSCORE.Problem
 		}
 		return
 	}
-	if s.params == nil {
+	if !s.keyed() {
 		return
 	}
 	requests := s.answeredBy(m.token)
@@ -248,20 +290,28 @@ func responseHint(requests []request, tokenFits bool) string {
 	return fmt.Sprintf(", tried with message %d, which does not open either", requests[0].index)
 }
 
-// answeredBy returns the requests that a response may answer, those with its
-// token and the latest first.
+// maxTried bounds the requests that a response is tried with.
+const maxTried = 64
+
+// answeredBy returns the requests that a response may answer: those with its
+// token between the same parties first, then those with its token, then the
+// latest.
 func (s *Session) answeredBy(token []byte) []request {
-	var fits, rest []request
+	var near, fits, rest []request
 	for _, q := range slices.Backward(s.requests) {
 		switch {
+		case len(near)+len(fits)+len(rest) >= maxTried:
+			return slices.Concat(near, fits, rest)
 		case q.by == "" || q.params.MasterSecret == nil:
+		case bytes.Equal(q.token, token) && q.way == s.way.back():
+			near = append(near, q)
 		case bytes.Equal(q.token, token):
 			fits = append(fits, q)
 		default:
 			rest = append(rest, q)
 		}
 	}
-	return append(fits, rest...)
+	return slices.Concat(near, fits, rest)
 }
 
 // openAnswer opens a response as the requester would, and returns the
@@ -322,7 +372,7 @@ func (s *Session) crypto(r *Report, q request, p oscore.Params) {
 
 // plainResponse says what an unprotected answer to a protected request means.
 func (s *Session) plainResponse(r *Report, m message) {
-	if s.params != nil {
+	if s.keyed() {
 		r.Closed = "it has no option 9: this is plain CoAP, readable and changeable by anybody on its way"
 	}
 	for _, q := range slices.Backward(s.requests) {

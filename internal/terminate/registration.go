@@ -20,7 +20,11 @@ const (
 	deregisters
 )
 
-const registrationPath = "/rd"
+const (
+	registrationPath  = "/rd"
+	bootstrapPath     = "/bs"
+	bootstrapPackPath = "/bspack"
+)
 
 // register binds a registration to the context that it came under, since the
 // backend cannot: an endpoint name or a location that is not the device's own is
@@ -28,9 +32,14 @@ const registrationPath = "/rd"
 // context's.
 func (g *Gateway) register(u *uplink, m oscore.Message) (out oscore.Message, bad coap.Code) {
 	path := coap.Path(m.Body)
+	if strings.Contains(path, "//") || isProxied(m.Body) {
+		return m, coap.BadOption // another way to write a path that is bound, or past the backend
+	}
 	switch code := coap.Code(m.Code); {
-	case path == registrationPath && code == coap.POST:
-		u.what = registers
+	case path == registrationPath && code == coap.POST, path == bootstrapPath, path == bootstrapPackPath:
+		if path == registrationPath {
+			u.what = registers
+		}
 		name, has := endpointName(m.Body)
 		switch {
 		case !has:
@@ -63,12 +72,11 @@ func (g *Gateway) register(u *uplink, m oscore.Message) (out oscore.Message, bad
 // reports whether that is being written to the store.
 func (g *Gateway) registered(u *uplink, code coap.Code, body []byte) bool {
 	d := u.dev
-	location := d.location
+	var location string
 	switch {
 	case u.what == registers && code == coap.Created:
 		location = locationOf(body)
 	case u.what == deregisters && code == coap.Deleted, u.what == updates && code == coap.NotFound:
-		location = ""
 	default:
 		return false
 	}
@@ -104,6 +112,14 @@ func endpointName(body []byte) (name string, has bool) {
 		}
 	}
 	return name, has
+}
+
+// isProxied reports whether a request asks to be forwarded (RFC 7252 §5.7.2):
+// inside OSCORE that is not the backend's to do.
+func isProxied(body []byte) bool {
+	_, uri := coap.Find(body, coap.ProxyURI)
+	_, scheme := coap.Find(body, coap.ProxyScheme)
+	return uri || scheme
 }
 
 // locationOf returns the path in a response's Location-Path.

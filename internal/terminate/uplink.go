@@ -22,12 +22,11 @@ type uplink struct {
 	what  registration
 	path  string // of an Update or De-register
 
-	observes   bool   // asked for
-	asks       string // the device's token, while it observes
-	relation   *endpoint.Observation
-	plainly    bool // an observation of a device without OSCORE
-	to         hop
-	observeSeq uint32
+	observes bool   // asked for
+	asks     string // the device's token, while it observes
+	relation *endpoint.Observation
+	plainly  bool // an observation of a device without OSCORE
+	to       hop
 }
 
 func (u *uplink) deadline() *wait { return &u.wait }
@@ -110,10 +109,9 @@ func (g *Gateway) uplink(now time.Time, u *uplink, m oscore.Message) {
 		g.answerDevice(now, u, coap.ServiceUnavailable, nil)
 		return
 	}
-	asks := string(u.in.Token())
 	token := string(g.newToken())
 	if observe, has := observeOf(m.Body); has {
-		if old := d.observing[asks]; old != nil {
+		if old := d.observing[string(u.in.Token())]; old != nil {
 			// RFC 7641 §3.3.1, §3.6: the same token renews or ends it, and so must
 			// the token toward the backend.
 			token = old.token

@@ -2,6 +2,7 @@ package ours
 
 import (
 	"context"
+	"encoding/hex"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -133,6 +134,19 @@ func (d *Device) Battery(t testing.TB, level int) {
 	if err := d.Objects().Set(lwm2m.MustPath("/3/0/9"), lwm2m.Int(int64(level))); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// Fill puts so many bytes into /19/0/0/0 and gives them in hexadecimal.
+func (d *Device) Fill(t testing.TB, n int) string {
+	t.Helper()
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(i*7 + i>>8)
+	}
+	if err := d.Objects().Set(lwm2m.MustPath("/19/0/0/0"), lwm2m.Bytes(b)); err != nil {
+		t.Fatal(err)
+	}
+	return hex.EncodeToString(b)
 }
 
 // Executed counts how often any resource ran.

@@ -27,6 +27,7 @@
 //	leshan.go       LwM2M: what a server is asked, its events
 //	leshan_demo.go  the demo server, by REST and its event stream
 //	leshan_lines.go the servers on later versions, and the client, by lines
+//	browser.go      a page in a real browser
 //	java.go         how a Java program is run
 //	gocoap.go      go-coap alone, in a process that knows no OSCORE
 //

@@ -25,6 +25,8 @@ type Spec struct {
 	Args []string
 	Env  []string // beyond the own environment
 	Dir  string   // working directory; a fresh one if empty
+	// Files are further ones that it has open, from number 3 on.
+	Files []*os.File
 }
 
 // Process is a peer that runs in a process group of its own. The end of the
@@ -53,6 +55,7 @@ func Start(t testing.TB, s Spec) *Process {
 	cmd := exec.Command(s.Path, s.Args...)
 	cmd.Dir = s.Dir
 	cmd.Env = append(os.Environ(), s.Env...)
+	cmd.ExtraFiles = s.Files
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	p := &Process{t: t, name: s.Name, cmd: cmd, done: make(chan struct{})}
 	p.changed = sync.NewCond(&p.mu)

@@ -71,7 +71,7 @@ func (st *Store) putWindows(windows []keys.Window) error {
 
 // TakeWindow implements [keys.WindowStore].
 func (st *Store) TakeWindow(_ context.Context, b []byte) (w oscore.WindowState, ok bool, err error) {
-	id, err := identityOf(b)
+	id, err := record.Identity(b)
 	if err != nil {
 		return w, false, err
 	}
@@ -132,7 +132,7 @@ func (st *Store) sweepWindows() error {
 
 // PutDerived implements [keys.ContextStore].
 func (st *Store) PutDerived(_ context.Context, b []byte, d keys.Derived) error {
-	base, err := identityOf(b)
+	base, err := record.Identity(b)
 	if err != nil {
 		return err
 	}
@@ -146,7 +146,7 @@ func (st *Store) PutDerived(_ context.Context, b []byte, d keys.Derived) error {
 		return err
 	}
 	h := st.h
-	next, given := d.Next, st.live[d.ID].next
+	next, given := d.Next, st.live[d.ID].next()
 	var old *keys.Identity
 	return st.commit(&d.ID, 0, func(tx *bbolt.Tx) error {
 		old = nil
@@ -179,14 +179,14 @@ func (st *Store) PutDerived(_ context.Context, b []byte, d keys.Derived) error {
 			delete(st.live, *old)
 		}
 		// Numbers may have been given meanwhile; the record allows for a block.
-		now := max(next, st.live[d.ID].next)
-		st.live[d.ID] = lease{now, max(blockEnd(next), now)}
+		now := max(next, st.live[d.ID].next())
+		st.live[d.ID] = newLease(now, max(blockEnd(next), now))
 	})
 }
 
 // Derived implements [keys.ContextStore].
 func (st *Store) Derived(_ context.Context, b []byte) (idContext []byte, ok bool, err error) {
-	base, err := identityOf(b)
+	base, err := record.Identity(b)
 	if err != nil {
 		return nil, false, err
 	}

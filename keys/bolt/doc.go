@@ -27,6 +27,21 @@
 // records of an earlier line are tainted. Windows carry a generation in the same
 // way, which a crash counts up.
 //
+// # Peers
+//
+// [Store.Keyring] holds no peer that is not in use: it finds entries in the file, by
+// an index of kids and kid contexts, and derives their keys on demand. So a start
+// reads one page or two, whatever the number of contexts, and memory grows with those
+// that were heard, not with those that there are. [Store.Put], [Store.Import] and
+// [Store.Remove] take effect when they return. Each entry has a small number of its
+// own for ever ([Store.Index]).
+//
+// The index is in the file because that has to be there anyway: a table of raw keys
+// in memory would read and unseal every entry at each start, and be a second truth
+// to keep. The pages of the file that were read count as resident (RssFile) although
+// the kernel takes them back when it needs them; what the process cannot give back
+// is RssAnon. BenchmarkFleet tells both.
+//
 // # Commits
 //
 // Callers that come together share a transaction, with two flushes and now and
@@ -45,16 +60,19 @@
 // Entries, facts, data of observations and responses in the journal are sealed with
 // AES-256-GCM under a key that HKDF-SHA-256 derives from the root key and the
 // store's salt, with random nonces (2^32 writes at most), bound to their place.
-// Names, tokens, keys of facts, identities and numbers are in the clear. Whoever can write the
-// file can put an older record back in its place, or leave one out.
+// Names, tokens, keys of facts, identities and numbers are in the clear. Whoever can
+// write the file can put an older record back in its place, or leave one out.
 //
 //	open.go       Open, Close, what taints
 //	head.go       the buckets, what holds for all, the record of a context
 //	commit.go     transactions shared by callers, failures
 //	numbers.go    Reserve and what is known
 //	contexts.go   windows, derived contexts
-//	entries.go    entries, bulk import
-//	index.go      what entries may not share
+//	entries.go    entries
+//	import.go     bulk import
+//	spill.go      sorting more than memory is to hold
+//	index.go      what entries may not share, and are found by
+//	directory.go  the keyring's view of the store
 //	tx.go         Update and View
 //	places.go     the small number of each entry
 //	facts.go      small durable facts of a device
@@ -62,9 +80,9 @@
 //	journal.go    unsafe requests
 //	seal.go       sealing
 //
-// Limits: numbers of contexts that were used since the start are held in memory,
-// about 60 bytes each, and so is which windows were taken. The file does not
-// shrink. It cannot be read while a process has it open. A damaged page shows
-// when it is read: the record is refused then, and when it is in the way of a
-// write the store stops.
+// Limits: of each context that was used since the start the store holds about 60
+// bytes in memory, its numbers and that its window was taken, and the keyring 80.
+// The file has about 650 bytes an entry, and does not shrink. It cannot be read while
+// a process has it open. A damaged page shows when it is read: the record is refused
+// then, and when it is in the way of a write the store stops.
 package bolt

@@ -8,21 +8,18 @@ import (
 	bbolt "go.etcd.io/bbolt"
 
 	"github.com/oscorelay/oscorelay/keys"
+	"github.com/oscorelay/oscorelay/keys/internal/record"
 )
 
 // lease is what this start may give out of an identity's numbers.
-type lease struct {
-	next  uint64 // numbers below were given out
-	limit uint64 // numbers below are durably reserved
-}
+// Numbers below next were given out, those below limit are durably reserved: K of
+// them more at most. It is 8 bytes because there may be one for each context.
+type lease uint64
 
-// identityOf checks the length of an identity that comes as bytes.
-func identityOf(id []byte) (keys.Identity, error) {
-	if len(id) != len(keys.Identity{}) {
-		return keys.Identity{}, fmt.Errorf("keys/bolt: an identity has %d bytes, not %d", len(keys.Identity{}), len(id))
-	}
-	return keys.Identity(id), nil
-}
+func newLease(next, limit uint64) lease { return lease(next<<8 | min(limit-next, K)) }
+
+func (l lease) next() uint64  { return uint64(l >> 8) }
+func (l lease) limit() uint64 { return l.next() + uint64(l&0xff) }
 
 // known reads what the store knows of an identity, with an error that is
 // keys.ErrTainted if that is not all.
@@ -60,8 +57,8 @@ func (st *Store) lease(id keys.Identity) (l lease, err error) {
 		if err != nil {
 			return err
 		}
-		l.next = n.start(st.h.offset)
-		l.limit = blockEnd(l.next)
+		next := n.start(st.h.offset)
+		l = newLease(next, blockEnd(next))
 		return nil
 	})
 	return l, err
@@ -79,7 +76,7 @@ func blockEnd(lo uint64) uint64 {
 // Reserve implements [keys.SSNStore]. Numbers of the block that the context owns
 // since the start cost no write. It gives keys.MaxBlock numbers at most.
 func (st *Store) Reserve(ctx context.Context, b []byte, n uint32) (lo, hi uint64, err error) {
-	id, err := identityOf(b)
+	id, err := record.Identity(b)
 	if err == nil {
 		err = ctx.Err()
 	}
@@ -95,16 +92,16 @@ func (st *Store) Reserve(ctx context.Context, b []byte, n uint32) (lo, hi uint64
 	if err != nil {
 		return 0, 0, err
 	}
-	lo = l.next
+	lo = l.next()
 	if hi, err = keys.RangeEnd(lo, min(n, keys.MaxBlock)); err != nil {
 		return 0, 0, err
 	}
 	// From here on the range is spent, whatever becomes of the write.
-	if hi <= l.limit {
-		st.live[id] = lease{hi, l.limit}
+	if hi <= l.limit() {
+		st.live[id] = newLease(hi, l.limit())
 		return lo, hi, nil
 	}
-	st.live[id] = lease{hi, hi}
+	st.live[id] = newLease(hi, hi)
 	h := st.h
 	err = st.commit(&id, hi-lo, func(tx *bbolt.Tx) error {
 		now, err := known(tx, &h, id)
@@ -122,7 +119,7 @@ func (st *Store) Reserve(ctx context.Context, b []byte, n uint32) (lo, hi uint64
 
 // Known implements [keys.History].
 func (st *Store) Known(_ context.Context, b []byte) error {
-	id, err := identityOf(b)
+	id, err := record.Identity(b)
 	if err != nil {
 		return err
 	}
@@ -139,7 +136,7 @@ func (st *Store) Known(_ context.Context, b []byte) error {
 
 // Declare implements [keys.History].
 func (st *Store) Declare(_ context.Context, b []byte, next uint64) (created bool, err error) {
-	id, err := identityOf(b)
+	id, err := record.Identity(b)
 	if err != nil {
 		return false, err
 	}
@@ -170,7 +167,7 @@ func (st *Store) Declare(_ context.Context, b []byte, next uint64) (created bool
 
 // Forget implements [keys.History].
 func (st *Store) Forget(_ context.Context, b []byte) error {
-	id, err := identityOf(b)
+	id, err := record.Identity(b)
 	if err != nil {
 		return err
 	}

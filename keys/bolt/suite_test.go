@@ -21,7 +21,7 @@ func (st *Store) die() {
 	st.poke()
 	<-st.stopped
 	_ = st.db.Close() // it writes nothing
-	st.unlock()
+	st.locks.Release()
 }
 
 func TestSuite(t *testing.T) {
@@ -40,6 +40,7 @@ func TestSuite(t *testing.T) {
 			},
 			Close: func() error { return st.Close() },
 			Crash: func() { st.die() },
+			Put:   func(entries ...keys.Entry) error { return st.Put(ctx, true, entries...) },
 		}
 	})
 }

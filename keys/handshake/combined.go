@@ -52,10 +52,12 @@ func (s *Service) ServeCombined(now time.Time, source string, request oscore.Mes
 		return
 	}
 	work := func() {
-		if _, err := s.finish(now, source, x, message3); err != nil { // 4., 5.
+		done, err := s.finish(now, source, x, message3) // 4., 5.
+		if err != nil {
 			s.refuse(in, err)
 			return
 		}
+		end(done)
 		// 7. the request as it was sealed
 		proceed(oscore.Message{Code: request.Code, Body: coap.AppendBody(nil, opts.Without(coap.EDHOC), ciphertext)})
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/oscorelay/oscorelay/internal/coap"
 	"github.com/oscorelay/oscorelay/keys"
+	"github.com/oscorelay/oscorelay/keys/edhoc"
 	"github.com/oscorelay/oscorelay/oscore"
 )
 
@@ -82,6 +83,9 @@ func TestReplacedIsForgotten(t *testing.T) {
 		}
 		talk(t, client, server, "edhoc:server", "edhoc:device")
 		o.Confirm()
+		if _, err := o.done.Message4(nil); !errors.Is(err, edhoc.ErrConsumed) {
+			t.Errorf("the handshake is held yet: %v", err)
+		}
 		if cs.len() != 1 || ss.len() != 1 {
 			t.Fatalf("numbers of %d and %d contexts", cs.len(), ss.len())
 		}
@@ -354,5 +358,40 @@ func TestUnfragmented(t *testing.T) {
 			t.Errorf("message_3 alone: %v %v", more, err)
 		}
 		talk(t, client, server, "edhoc:server", "edhoc:device")
+	}
+}
+
+// TestEnd: once the server's side has entered the context, what made it is
+// wiped, and so it is when it could not be entered.
+func TestEnd(t *testing.T) {
+	var refuse error
+	client, server := pair(t, func(c *Config) { c.Established = func(keys.Entry) error { return refuse } })
+	for _, refuse = range []error{nil, errors.New("disk full")} {
+		_, payload, err := coap.Split(half(t, client, server).Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cr, message3, err := edhoc.CutConnectionID(payload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := server.take(start, cr).wait3.Message3(message3)
+		if err != nil {
+			t.Fatal(err)
+		}
+		done, err := got.Authenticate(server.trust)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := server.enter(start, source, done.Session(), true); !errors.Is(err, refuse) {
+			t.Fatal(err)
+		}
+		end(done)
+		if _, err := done.Session().Exported(); !errors.Is(err, edhoc.ErrWiped) {
+			t.Errorf("session: %v", err)
+		}
+		if _, err := done.Message4(); !errors.Is(err, edhoc.ErrConsumed) {
+			t.Errorf("handshake: %v", err)
+		}
 	}
 }

@@ -37,6 +37,7 @@ func (s *Service) message3(in inbound, x *session, message3 []byte) {
 		s.refuse(in, err)
 		return
 	}
+	defer end(done)
 	if !s.cfg.Message4 {
 		in.changed(nil)
 		return
@@ -47,6 +48,17 @@ func (s *Service) message3(in inbound, x *session, message3 []byte) {
 		return
 	}
 	in.changed(message4)
+}
+
+// end wipes what is left of a handshake whose context is entered: nobody asks
+// the server's side for more keys.
+func end(done interface {
+	Abort()
+	Session() *edhoc.Session
+},
+) {
+	done.Abort()
+	done.Session().Wipe()
 }
 
 // finish processes message_3 and enters the context. The session is over,
@@ -67,7 +79,7 @@ func (s *Service) finish(now time.Time, source string, x *session, message3 []by
 	}
 	s.pool.aside(func() { _, err = s.enter(now, source, done.Session(), true) })
 	if err != nil {
-		done.Session().Wipe()
+		end(done)
 		return nil, err
 	}
 	return done, nil

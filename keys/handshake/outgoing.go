@@ -296,6 +296,9 @@ func refusal(code coap.Code, payload []byte) error {
 func (o *Outgoing) enter(now time.Time) error {
 	var err error
 	o.own = nil // the ring's from here on
+	if o.done != nil && !o.Pending() {
+		o.done.Abort() // the session alone is of use from here on
+	}
 	if o.in, err = o.s.enter(now, "", o.session, false); err != nil {
 		return err
 	}

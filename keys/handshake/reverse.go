@@ -48,9 +48,8 @@ func (s *Service) message2(in inbound, x *session, message2 []byte) {
 func (s *Service) established(in inbound, done *edhoc.InitiatorDone) bool {
 	var err error
 	s.pool.aside(func() { _, err = s.enter(in.now, in.source, done.Session(), true) })
+	end(done)
 	if err != nil {
-		done.Session().Wipe()
-		done.Abort()
 		s.refuse(in, err)
 	}
 	return err == nil

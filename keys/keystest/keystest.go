@@ -33,6 +33,9 @@ type Subject struct {
 	Close func() error
 	// Crash stops it as the loss of its process does.
 	Crash func()
+	// Put writes entries of fresh material into a store that is a keys.Directory;
+	// it may be nil for others.
+	Put func(entries ...keys.Entry) error
 }
 
 // Run tests a store; begin returns an empty one.
@@ -55,6 +58,7 @@ func Run(t *testing.T, begin func(t *testing.T) Subject) {
 		{"a derived context supersedes the last", derivedSupersedes},
 		{"counts of encryptions come back, and end with their key", counts},
 		{"traffic with crashes", traffic},
+		{"traffic with crashes and evictions", evictions},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := &run{T: t, s: begin(t)}

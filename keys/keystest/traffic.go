@@ -14,6 +14,48 @@ import (
 // used twice, and a request accepted twice.
 func traffic(r *run) {
 	r.history()
+	trafficOver(r, func(entry keys.Entry) (*keys.Keyring, *keys.Peer, error) {
+		ring := keys.New(r.store)
+		near, err := ring.AddNew(ctx, entry)
+		return ring, near, err
+	}, func(*keys.Keyring) error { return nil })
+}
+
+// evictions is traffic over a keyring that holds one peer, while another comes and
+// goes.
+func evictions(r *run) {
+	if _, ok := r.store.(keys.Directory); !ok || r.s.Put == nil {
+		r.Skip("the store is no Directory")
+	}
+	put := false
+	trafficOver(r, func(entry keys.Entry) (*keys.Keyring, *keys.Peer, error) {
+		if !put {
+			other := entry
+			other.Name, other.Params.MasterSecret, other.Params.RecipientID = "other", []byte("of another device"), []byte("o")
+			if err := r.s.Put(entry, other); err != nil {
+				return nil, nil, err
+			}
+			put = true
+		}
+		ring := keys.NewDirectory(r.store.(keys.Directory), keys.DirectoryOptions{Hot: 1, OnError: func(err error) { r.Error(err) }})
+		near, ok := ring.Get(entry.Name)
+		if !ok {
+			return nil, nil, errors.New("keystest: an entry that was put is not found")
+		}
+		return ring, near, nil
+	}, func(ring *keys.Keyring) error {
+		p, ok := ring.Get("other")
+		if !ok {
+			return errors.New("keystest: an entry that was put is not found")
+		}
+		_, err := p.SealRequest(nil, new(oscore.Pending), oscore.Message{Code: 1})
+		return err
+	})
+}
+
+// trafficOver is traffic over the keyring that begin makes at each start, with
+// something that disturbs it between the steps.
+func trafficOver(r *run, begin func(keys.Entry) (*keys.Keyring, *keys.Peer, error), disturb func(*keys.Keyring) error) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	entry := keys.Entry{Name: "device", Params: oscore.Params{
 		MasterSecret: []byte("traffic with crashes"), SenderID: []byte("s"), RecipientID: []byte("c"),
@@ -25,8 +67,7 @@ func traffic(r *run) {
 	var ring *keys.Keyring
 	var near *keys.Peer
 	start := func() {
-		ring = keys.New(r.store)
-		if near, err = ring.AddNew(ctx, entry); err != nil {
+		if ring, near, err = begin(entry); err != nil {
 			r.Fatal(err)
 		}
 	}
@@ -41,6 +82,9 @@ func traffic(r *run) {
 	var network []oscore.Message
 	var challenged *oscore.Request // what the near end asked an Echo for
 	for range 3000 {
+		if err := disturb(ring); err != nil {
+			r.Fatal(err)
+		}
 		switch k := rng.IntN(100); {
 		case k < 40: // the far end sends, maybe into the void
 			var p oscore.Pending

@@ -326,8 +326,7 @@ func TestCombinedTooLarge(t *testing.T) {
 // linkOf fetches the link of the EDHOC resource.
 func linkOf(t *testing.T, change func(*handshake.Config, *gocoap.Config)) (path string, attributes map[string][]string) {
 	t.Helper()
-	var s *shaker
-	s = newShaker(t, "server", 0x0a, func(h *handshake.Config, c *gocoap.Config) {
+	s := newShaker(t, "server", 0x0a, func(h *handshake.Config, c *gocoap.Config) {
 		c.AllowPlain = func(_ codes.Code, path string) bool { return path == "/.well-known/core" }
 		if change != nil {
 			change(h, c)

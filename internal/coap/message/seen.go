@@ -14,12 +14,18 @@ const (
 	maxPlaces = 1 << 16
 )
 
+// place is where a message ID belongs. All its bits count, for endpoints that
+// draw them in larger steps.
+func (s *seen[P]) place(mid uint16) int {
+	return int(mid^mid>>5^mid>>10) & (len(s.places) - 1)
+}
+
 // find returns the message with this ID and these bytes, or nil.
 func (s *seen[P]) find(mid uint16, hash uint64) *Incoming[P] {
 	if len(s.places) == 0 {
 		return nil
 	}
-	for in := s.places[int(mid)&(len(s.places)-1)]; in != nil; in = in.chain {
+	for in := s.places[s.place(mid)]; in != nil; in = in.chain {
 		if in.hash == hash && in.mid == mid {
 			return in
 		}
@@ -48,12 +54,12 @@ func (s *seen[P]) enter(in *Incoming[P], all *list[*Incoming[P]]) (excess *Incom
 }
 
 func (s *seen[P]) put(in *Incoming[P]) {
-	place := &s.places[int(in.mid)&(len(s.places)-1)]
+	place := &s.places[s.place(in.mid)]
 	in.chain, *place = *place, in
 }
 
 func (s *seen[P]) remove(in *Incoming[P]) {
-	at := &s.places[int(in.mid)&(len(s.places)-1)]
+	at := &s.places[s.place(in.mid)]
 	for *at != in {
 		at = &(*at).chain
 	}
