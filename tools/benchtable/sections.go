@@ -36,6 +36,11 @@ var sections = []section{
 		"File: a reservation is an fsync; Message is what a sealed message costs with durability, amortised.",
 		"./keys/file", "^Benchmark(Reserve|ReserveParallel|Message)$", plainTable,
 	},
+	{
+		"A fleet in one store",
+		"BOLT_FLEET contexts, 100000 unless it is set: imported, and served by a process of its own. Ready is from the start to\nthe first look-up; heard is after each sent a request and was answered. Mapped memory is pages of the file, which the\nkernel takes back when it needs them.",
+		"./keys/bolt", "^Benchmark(Import|Fleet)$", plainTable,
+	},
 	{"Look-up and memory of contexts", "", "./keys", "^Benchmark(Find|PeerSealRequest|ContextSealRequest)$", plainTable},
 	{"go-coap over loopback UDP", "One request and its answer, both ends in one process.", "./oscore/gocoap", ".", plainTable},
 	{"The endpoint above the calculator", "", "./internal/endpoint", ".", plainTable},
