@@ -290,14 +290,6 @@ func (p *process) stop() {
 	p.cmd = nil
 }
 
-// kill is kill -9.
-func (p *process) kill() {
-	_ = p.cmd.Process.Kill()
-	_ = p.cmd.Wait()
-	_ = p.in.Close()
-	p.cmd = nil
-}
-
 // usage asks for what it has taken; with the gateway's counters if they are
 // wanted.
 func (p *process) usage(counters bool) (u usage) {

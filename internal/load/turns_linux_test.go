@@ -88,21 +88,3 @@ func (t *turns) closed(n, inFlight int, send func(k int)) (lost int) {
 	wait(0)
 	return int(max(0, sent-(t.answered.Load()-base)))
 }
-
-// paced sends requests at a rate a second, whatever is answered, and returns how
-// many were, and how many of them well. The last have a second.
-func (t *turns) paced(rate float64, d time.Duration, send func(k int)) (sent, good int64) {
-	g0, s0, start := t.good.Load(), t.sent.Load(), time.Now()
-	for now := start; now.Sub(start) < d; now = time.Now() {
-		due := int64(now.Sub(start).Seconds()*rate) - (t.sent.Load() - s0)
-		for ; due > 0; due -= burst {
-			send(int(min(due, burst)))
-		}
-		time.Sleep(time.Millisecond)
-	}
-	sent = t.sent.Load() - s0
-	for end := time.Now().Add(time.Second); t.good.Load()-g0 < sent && time.Now().Before(end); {
-		time.Sleep(time.Millisecond)
-	}
-	return sent, t.good.Load() - g0
-}
