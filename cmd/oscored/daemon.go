@@ -93,13 +93,20 @@ func serve(ctx context.Context, f *flags, stdout, stderr io.Writer, signals <-ch
 		d.log.Warn("the service manager hears nothing", "err", err)
 	}
 	defer d.notify.close()
-	if err := d.open(ctx, f, files); err != nil {
+	opening, told := untilTold(ctx, signals)
+	if err = d.open(opening, f, files); err == nil && !f.once {
+		err = d.listen()
+	}
+	if told() {
+		d.log.Info("ended before it served; what was taken in stays, and the next start goes on with it")
+		if f.once {
+			err = errors.New("ended by a signal before everything was taken in: run it again, without -init")
+		} else {
+			err = nil
+		}
 		return errors.Join(err, d.close())
 	}
-	if f.once {
-		return d.close()
-	}
-	if err := d.listen(); err != nil {
+	if err != nil || f.once {
 		return errors.Join(err, d.close())
 	}
 	err = d.loop(ctx, signals, show)
@@ -107,6 +114,33 @@ func serve(ctx context.Context, f *flags, stdout, stderr io.Writer, signals <-ch
 		return err // with everything as it is: the store is made for that
 	}
 	return errors.Join(err, d.close())
+}
+
+// untilTold returns a context for what comes before the loop, which a signal to end
+// ends. told stops that, and reports whether there was one.
+func untilTold(ctx context.Context, signals <-chan os.Signal) (_ context.Context, told func() bool) {
+	ctx, cancel := context.WithCancel(ctx)
+	stop, ended := make(chan struct{}), make(chan bool, 1)
+	go func() {
+		for {
+			select {
+			case <-stop:
+				ended <- false
+				return
+			case s := <-signals:
+				if s != syscall.SIGHUP { // the configuration was just read
+					cancel()
+					ended <- true
+					return
+				}
+			}
+		}
+	}()
+	return ctx, func() bool {
+		close(stop)
+		defer cancel()
+		return <-ended
+	}
 }
 
 // open opens the store and takes the key files in.

@@ -104,6 +104,9 @@ func (d *downlink) numbered(now time.Time, body []byte) []byte {
 // cancels the observation (RFC 7641 §3.6), or did not acknowledge: it may be
 // starting again, and says so by a Reset of the next.
 func (g *Gateway) notificationFailed(now time.Time, d *downlink, ev backEvent) {
+	if d.relation == cancelling {
+		return // a notification crossed the backend's own cancellation
+	}
 	if ev.Kind == message.Reset && d.dev.asked[string(d.token)] == d {
 		g.c.cancelled.Add(1)
 		g.cancelObservation(now, d, nil)

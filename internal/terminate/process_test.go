@@ -18,6 +18,7 @@ import (
 	"github.com/oscorelay/oscorelay/internal/endpoint"
 	"github.com/oscorelay/oscorelay/keys"
 	"github.com/oscorelay/oscorelay/keys/bolt"
+	"github.com/oscorelay/oscorelay/oscore"
 )
 
 // childEnv makes the test binary a gateway that can be killed: the variable holds
@@ -40,6 +41,7 @@ type settings struct {
 	DeviceExchanges int
 	Revive          int
 	TimeoutMS       int
+	Context         oscore.Settings // of the device's context
 }
 
 func TestMain(m *testing.M) {

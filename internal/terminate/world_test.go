@@ -65,12 +65,18 @@ func newWorldWith(t *testing.T, e keys.Entry, change func(*settings, *sim.Device
 		t.Cleanup(w.server.Close)
 		w.cfg.Backend = w.server.Addr().String()
 	}
+	if w.cfg.Context != (oscore.Settings{}) {
+		w.entry.Settings = w.cfg.Context
+	}
 	makeStore(t, w.base, w.entry)
 	w.start()
 	w.cfg.Listen = w.run.addr.String() // where it comes back
 	w.ring = keys.New(keys.NewMemory())
 	p := w.entry.Peer()
 	p.Name = "gateway"
+	if w.cfg.Context.Rederive != oscore.RoleNone {
+		p.Settings = oscore.Settings{Rederive: oscore.RoleClient, RederiveOnStart: true}
+	}
 	if _, err := w.ring.AddNew(ctx, p); err != nil {
 		t.Fatal(err)
 	}
