@@ -11,7 +11,7 @@ import (
 )
 
 // traffic is what must work.
-var traffic = []step{
+var traffic = []step[*Lab]{
 	{"read", func(l *Lab) (string, error) {
 		return "answered", l.expect("GET", "/oscore/hello/1", nil, "2.05", []byte("Hello World!"))
 	}},
