@@ -150,7 +150,7 @@ func (l *line) replay(t *testing.T) {
 func (l *line) integrity(t *testing.T) {
 	l.positions(t, func(t *testing.T, at int) {
 		f := newForger(l.relays[at])
-		size := 1 << 16
+		before, size := l.server.Events("decrypt"), 1<<16
 		if l.oneAtATime && at == 0 {
 			size = 8 // the server refuses ten a second
 		}
@@ -161,6 +161,9 @@ func (l *line) integrity(t *testing.T) {
 				<-time.After(time.Until(began.Add(time.Second)))
 			}
 		}
+		l.last().Await(t, "flipped copies at the server", func(peer.Capture) bool {
+			return l.server.Events("decrypt")-before >= len(secretText)
+		})
 		for _, m := range f.answers() {
 			_, isSealed := m.Option(peer.OptOSCORE)
 			bad := isSealed || m.Code < 0x80

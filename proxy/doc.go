@@ -15,9 +15,15 @@
 // Each side has message IDs and tokens of its own, retransmits by itself and
 // knows duplicates by itself; confirmable stays confirmable. Bodies pass byte
 // by byte except for the options that a proxy must change: Proxy-Uri,
-// Proxy-Scheme with Uri-Host and Uri-Port, Hop-Limit. Nothing is cached
-// (RFC 8613 §10 forbids it for what is protected). Observations are mapped one
-// to one, and end at both sides when either ends them.
+// Proxy-Scheme with Uri-Host and Uri-Port, Hop-Limit, and the block options of
+// a request that it cuts. Nothing is cached (RFC 8613 §10 forbids it for what is
+// protected). Observations are mapped one to one, and end at both sides when
+// either ends them.
+//
+// All of it stands in shards, as many as there are processors: sockets that
+// share the address, each with a lock and tables of its own. The kernel leads a
+// client to the same shard each time. A datagram allocates nothing once the
+// tables have grown to what the traffic needs.
 //
 //	config.go    what it does and its limits
 //	plan.go      RFC 7252 §5.7: which options pass, where a request goes
@@ -27,12 +33,13 @@
 //	token.go     tokens toward servers
 //	address.go   a peer, and the address of ours that it talks to
 //	shard.go     requests forward, responses back, what fails
-//	upstream.go  sockets toward servers
+//	upstream.go  sockets toward servers; whose they are, and where their holder is
+//	blockwise.go RFC 7959 §2.5, RFC 8613 §4.1.3.4.2: requests cut for a smaller next hop
 //	leg.go       a socket: datagrams in
-//	batch.go     datagrams out, many a system call
+//	batch.go     datagrams out
 //	resolve.go   names to addresses
 //	proxy.go     start, loops, drain
-//	stats.go     counters
+//	stats.go     counters by reason, gauges
 //
 // The proxy refuses with 4.00 what is malformed, 4.02 an option that it does
 // not know and that is not safe to forward, 4.03 a target that is not allowed,
@@ -41,9 +48,14 @@
 // does not speak or a role that it does not have, 5.08 a loop. These answers
 // are not protected and cannot be: whoever is on the path can say the same.
 //
-// Limits: UDP only, and tried on Linux only. One socket listens. A wildcard listener answers from the
-// address that the system chooses, which on a machine with several may be
-// another than the one that was asked. Outer block-wise passes as it is and is
-// not cut for a smaller next hop. There is no limit to what an unverified
-// source can have sent to it beyond the size of the server's answer.
+// A client that has not shown that it receives at its address is sent no more
+// than three times what came from there (RFC 9175 §2.4), link headers counted on
+// both sides; what it is owed beyond waits until it has answered a ping.
+//
+// Limits: UDP only. On other systems than Linux there is one shard, and a
+// wildcard listener answers from the address that the system chooses. Answers
+// are not cut into blocks: a client on a narrow network asks for small ones
+// (Block2) end to end. One upstream socket carries 65280 requests in 247
+// seconds to a server, since no message ID may come twice in that time (RFC 7252
+// §4.4): more sockets are opened as traffic asks for them.
 package proxy

@@ -39,7 +39,7 @@ type clientKey struct {
 
 func (sh *shard) newLeg(sock *udp.Socket, front bool) *leg {
 	cfg := &sh.cfg
-	m := message.Config{Kept: &sh.kept[1], NStart: cfg.ServerNStart, MaxPeers: cfg.MaxPeers, MaxBytes: cfg.MaxBytes, AckTimeout: cfg.AckTimeout, AckDelay: cfg.AckDelay}
+	m := message.Config{Reuse: true, Kept: &sh.kept[1], NStart: cfg.ServerNStart, MaxPeers: cfg.MaxPeers, MaxBytes: cfg.MaxBytes, AckTimeout: cfg.AckTimeout, AckDelay: cfg.AckDelay}
 	if front { // a client expects answers from the address that it asked
 		m.NStart, m.ReuseIDs, m.Kept = cfg.ClientNStart, true, &sh.kept[0]
 		m.Amplification = max(cfg.Amplification, 0)

@@ -19,6 +19,7 @@ func init() {
 		{"sim", "run a small LwM2M device or server, in plain or sealed", runSim},
 		{"edhoc", "shake hands with a peer that shares no secret (EDHOC, RFC 9528)", runEDHOC},
 		{"decode", "explain captured messages and decrypt them", decode},
+		{"mallory", "stand between a client and a server and attack by a script", runMallory},
 		{"diagnose", "find the field that is wrong in a key", diagnose},
 		{"fragment", "sign firmware, cut it, serve it, fetch it verified block by block", runFragment},
 	}

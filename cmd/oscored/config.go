@@ -31,7 +31,7 @@ type storeConfig struct {
 
 type keysConfig struct {
 	Files []string `toml:"files" comment:"key files as 'oscore keys' writes them (TOML, JSON, CSV), seen from this end. Keys that the store does not know are tainted unless -fresh, or 'oscored ctl contexts add -fresh', said that they were never used"`
-	Hot   int      `toml:"hot" comment:"contexts that stay ready in memory, about 1.7 kB each; others are looked up in the store when a message asks for them"`
+	Hot   int      `toml:"hot" comment:"contexts that stay ready in memory, about 1.6 kB each; others are looked up in the store when a message asks for them"`
 }
 
 type routeConfig struct {

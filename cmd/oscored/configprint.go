@@ -81,13 +81,37 @@ func check(ctx context.Context, w io.Writer, f *flags) error {
 	return nil
 }
 
-// trial returns an error if the key files' contexts stand in each other's way.
+// trial returns an error if the key files' contexts stand in each other's way. Of
+// many it looks at what takes little memory: the rest is found by the import,
+// before it writes.
 func trial(ctx context.Context, files *keyFiles) error {
-	ring := keys.New(keys.NewMemory())
-	for _, e := range files.entries {
-		if _, err := ring.Add(ctx, e); err != nil {
-			return fmt.Errorf("%w: keys.files: %s: context %q: %w", errConfig, files.source[e.Name], e.Name, err)
+	bad := func(name string, err error) error {
+		return fmt.Errorf("%w: keys.files: %s: context %q: %w", errConfig, files.source[name], name, err)
+	}
+	if len(files.entries) <= manyEntries {
+		ring := keys.New(keys.NewMemory())
+		for _, e := range files.entries {
+			if _, err := ring.Add(ctx, e); err != nil {
+				return bad(e.Name, err)
+			}
 		}
+		return nil
+	}
+	type pair struct {
+		kid, idContext string
+		has            bool
+	}
+	pairs := make(map[pair]int32, len(files.entries))
+	for i := range files.entries {
+		e := &files.entries[i]
+		if err := e.Check(); err != nil {
+			return bad(e.Name, err)
+		}
+		p := pair{string(e.Params.RecipientID), string(e.Params.IDContext), e.Params.IDContext != nil}
+		if other, taken := pairs[p]; taken && p.has {
+			return bad(e.Name, fmt.Errorf("%w: kid and kid context are those of %q", keys.ErrDuplicate, files.entries[other].Name))
+		}
+		pairs[p] = int32(i)
 	}
 	return nil
 }

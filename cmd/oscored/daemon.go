@@ -93,17 +93,54 @@ func serve(ctx context.Context, f *flags, stdout, stderr io.Writer, signals <-ch
 		d.log.Warn("the service manager hears nothing", "err", err)
 	}
 	defer d.notify.close()
-	if err := d.open(ctx, f, files); err != nil {
+	opening, told := untilTold(ctx, signals)
+	if err = d.open(opening, f, files); err == nil && !f.once {
+		err = d.listen()
+	}
+	if told() {
+		d.log.Info("ended before it served; what was taken in stays, and the next start goes on with it")
+		if f.once {
+			err = errors.New("ended by a signal before everything was taken in: run it again, without -init")
+		} else {
+			err = nil
+		}
 		return errors.Join(err, d.close())
 	}
-	if f.once {
-		return d.close()
-	}
-	if err := d.listen(); err != nil {
+	if err != nil || f.once {
 		return errors.Join(err, d.close())
 	}
 	err = d.loop(ctx, signals, show)
+	if errors.Is(err, errAtOnce) {
+		return err // with everything as it is: the store is made for that
+	}
 	return errors.Join(err, d.close())
+}
+
+// untilTold returns a context for what comes before the loop, which a signal to end
+// ends. told stops that, and reports whether there was one.
+func untilTold(ctx context.Context, signals <-chan os.Signal) (_ context.Context, told func() bool) {
+	ctx, cancel := context.WithCancel(ctx)
+	stop, ended := make(chan struct{}), make(chan bool, 1)
+	go func() {
+		for {
+			select {
+			case <-stop:
+				ended <- false
+				return
+			case s := <-signals:
+				if s != syscall.SIGHUP { // the configuration was just read
+					cancel()
+					ended <- true
+					return
+				}
+			}
+		}
+	}()
+	return ctx, func() bool {
+		close(stop)
+		defer cancel()
+		return <-ended
+	}
 }
 
 // open opens the store and takes the key files in.
@@ -143,6 +180,9 @@ func (d *daemon) open(ctx context.Context, f *flags, files *keyFiles) error {
 	}
 	reg, res, err := openRegistry(ctx, store, files, f.fresh, d.tellProgress())
 	if err != nil {
+		if f.init {
+			err = fmt.Errorf("%w\nThe store was made, and is empty: mend this, and start again without -init", err)
+		}
 		if reg == nil {
 			return errors.Join(err, store.Close())
 		}
@@ -307,7 +347,7 @@ func (d *daemon) loop(ctx context.Context, signals <-chan os.Signal, show func()
 				return err
 			case s := <-signals:
 				if s != syscall.SIGHUP {
-					return errors.Join(err, errors.New("ended at once by a second signal: requests under way are lost, nothing else; the next start finds the store as after a crash"))
+					return errors.Join(err, errAtOnce)
 				}
 			case q := <-d.requests:
 				q.done <- errors.New("the daemon is ending")
@@ -392,6 +432,9 @@ func (d *daemon) healthy(ctx context.Context) error {
 	}
 	return d.reg.healthy(ctx)
 }
+
+// errAtOnce ends a daemon that was told so twice.
+var errAtOnce = errors.New("ended at once by a second signal: requests under way are lost, nothing else; the next start finds the store as after a crash")
 
 // summary is a line for people.
 func (d *daemon) summary() string {

@@ -75,11 +75,11 @@ func newProcess(t *testing.T, backend string, entries []keys.Entry, more string)
 	for _, name := range []string{"listen", "upstream", "admin", "metrics"} {
 		p.ports[name] = freePort(t)
 	}
-	b, err := keyfile.Append(nil, keyfile.TOML, entries, true)
+	text, err := keyFileText(entries)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.write("keys.toml", string(b))
+	p.write("keys.toml", text)
 	p.write("oscored.toml", fmt.Sprintf(`keys.files = ["keys.toml"]
 [store]
 dir = "store"
@@ -95,6 +95,11 @@ backend = %q
 upstream_port = %d
 %s`, p.ports["admin"], p.ports["metrics"], p.ports["listen"], backend, p.ports["upstream"], more))
 	return p
+}
+
+func keyFileText(entries []keys.Entry) (string, error) {
+	b, err := keyfile.Append(nil, keyfile.TOML, entries, true)
+	return string(b), err
 }
 
 func (p *process) write(name, text string) {

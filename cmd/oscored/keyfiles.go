@@ -147,13 +147,13 @@ func writeFile(name string, v any) error {
 	return os.Rename(name+".new", name)
 }
 
-// begin notes that the store is about to be changed: a start that is cut short
-// before end looks at the files anew.
-func (r *registry) begin() error {
-	if err := os.Remove(seenName(r.store.Dir())); !errors.Is(err, fs.ErrNotExist) {
+// begin notes that the store is about to be changed: a start after one that did
+// not come to its end looks at the files anew.
+func (r *registry) begin(sources map[string]string) error {
+	if err := os.Remove(seenName(r.store.Dir())); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return nil
+	return writeFile(r.sourcesName(), sources)
 }
 
 // end notes that the store holds what the files do.
@@ -173,7 +173,10 @@ func (r *registry) loadSources() error {
 		return nil
 	}
 	if err == nil {
-		if err = json.Unmarshal(b, &r.sources); err != nil {
+		if err = json.Unmarshal(b, &r.sources); err == nil && r.sources == nil {
+			r.sources = map[string]string{}
+		}
+		if err != nil {
 			err = fmt.Errorf("%s: %w: delete the file; contexts that left the key files meanwhile are then to be removed by oscored ctl", r.sourcesName(), err)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"sync"
@@ -50,7 +51,7 @@ type syncResult struct {
 }
 
 // sync makes the store, and the keyring if it is open, hold what the key files
-// do. It changes nothing if it returns an error before it wrote.
+// do. What is wrong with the files changes nothing.
 func (r *registry) sync(ctx context.Context, files *keyFiles, fresh bool) (res syncResult, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -90,18 +91,17 @@ func (r *registry) sync(ctx context.Context, files *keyFiles, fresh bool) (res s
 		}
 	}
 	slices.Sort(res.Removed)
-	if err := r.fits(ctx, put, res.Removed); err != nil {
+	// What a start that is cut short from here on wrote is known as the files' by
+	// the next one.
+	both := maps.Clone(r.sources)
+	maps.Copy(both, files.source)
+	if err := r.begin(both); err != nil {
 		return res, err
 	}
-	if err := r.begin(); err != nil {
-		return res, err
-	}
-	// From here on something changes. What is gone goes first: it may have the
-	// identifiers of what comes.
-	if err := r.drop(ctx, res.Removed); err != nil {
-		return res, err
-	}
-	if err := r.put(ctx, fresh, put); err != nil {
+	if err := r.exchange(ctx, fresh, put, res.Removed); err != nil {
+		if errors.Is(err, errConfig) { // nothing was written
+			err = errors.Join(err, writeFile(r.sourcesName(), r.sources))
+		}
 		return res, err
 	}
 	r.sources = files.source
@@ -111,29 +111,61 @@ func (r *registry) sync(ctx context.Context, files *keyFiles, fresh bool) (res s
 	return res, r.end(files.seen)
 }
 
-// fits returns an error if entries would stand in each other's way when others
-// are gone. Without those the store finds it out itself, before it writes.
-func (r *registry) fits(ctx context.Context, put []keys.Entry, removed []string) error {
-	if len(removed) == 0 || len(put) == 0 {
-		return nil
+// exchange writes entries and removes others. The caller holds mu.
+func (r *registry) exchange(ctx context.Context, fresh bool, put []keys.Entry, removed []string) error {
+	err := r.put(ctx, fresh, put)
+	if !errors.Is(err, keys.ErrDuplicate) || len(removed) == 0 {
+		if err == nil {
+			err = r.drop(ctx, removed)
+		}
+		return err
 	}
+	// Perhaps what comes has the identifiers of what goes.
+	if r.store.Len() <= manyEntries {
+		if err := r.fits(ctx, put, removed); err != nil {
+			return err
+		}
+	}
+	var gone []keys.Entry
+	for _, name := range removed {
+		if e, there, err := r.store.Entry(ctx, name); err == nil && there {
+			gone = append(gone, e)
+		}
+	}
+	if err := r.drop(ctx, removed); err != nil {
+		return err
+	}
+	if err := r.put(ctx, fresh, put); err != nil {
+		return errors.Join(err, r.put(ctx, false, gone)) // their numbers are still known
+	}
+	return nil
+}
+
+// fits returns an error if entries would stand in each other's way when others
+// are gone.
+func (r *registry) fits(ctx context.Context, put []keys.Entry, removed []string) error {
 	gone := map[string]bool{}
 	for _, name := range removed {
 		gone[name] = true
 	}
 	trial := keys.New(keys.NewMemory())
-	for _, e := range put {
-		gone[e.Name] = true
+	add := func(e keys.Entry) error {
 		if _, err := trial.Add(ctx, e); err != nil {
 			return fmt.Errorf("%w: context %q: %w", errConfig, e.Name, err)
+		}
+		return nil
+	}
+	for _, e := range put {
+		gone[e.Name] = true
+		if err := add(e); err != nil {
+			return err
 		}
 	}
 	return r.store.Entries(ctx, func(e keys.Entry) error {
 		if gone[e.Name] {
 			return nil
 		}
-		_, err := trial.Add(ctx, e)
-		return err
+		return add(e)
 	})
 }
 

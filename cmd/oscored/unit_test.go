@@ -9,10 +9,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/oscorelay/oscorelay/keys"
+	"github.com/oscorelay/oscorelay/keys/bolt"
 )
 
 // TestLimiter: a flood of one kind becomes ten records and a count; another kind
@@ -202,6 +204,45 @@ func TestNextSteps(t *testing.T) {
 		if !bytes.Contains(all, []byte(s.why)) {
 			t.Errorf("no gateway says %q any more", s.why)
 		}
+	}
+}
+
+// TestHealthy: a store that writes no more is noticed without writing to it.
+func TestHealthy(t *testing.T) {
+	dir := t.TempDir()
+	st, err := bolt.Open(filepath.Join(dir, "store"), bolt.Options{Init: true, AnchorDir: filepath.Join(dir, "anchors")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &registry{store: st}
+	if err := r.healthy(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := st.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.healthy(t.Context()); err == nil {
+		t.Error("a store that is closed is said to write")
+	}
+}
+
+// TestUntilTold: a signal ends a start, and none is lost to it otherwise.
+func TestUntilTold(t *testing.T) {
+	signals := make(chan os.Signal, 2)
+	signals <- syscall.SIGHUP
+	signals <- syscall.SIGTERM
+	ctx, told := untilTold(t.Context(), signals)
+	<-ctx.Done()
+	if !told() {
+		t.Error("the signal is not told of")
+	}
+	ctx, told = untilTold(t.Context(), signals)
+	if told() || ctx.Err() == nil {
+		t.Error("a start that nobody ended was ended")
+	}
+	signals <- syscall.SIGTERM
+	if s := <-signals; s != syscall.SIGTERM {
+		t.Error(s)
 	}
 }
 

@@ -61,3 +61,7 @@ func Protected(data []byte) bool {
 	_, found := opts.Get(coap.OSCORE)
 	return found
 }
+
+// Fresh gives a message another message ID, and a request another token, made of
+// a random number, so that it is a new one to who receives it.
+func Fresh(data []byte, random uint64) []byte { return freshen(data, random) }

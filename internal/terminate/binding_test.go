@@ -5,7 +5,9 @@ import (
 
 	"github.com/plgd-dev/go-coap/v3/message/codes"
 
+	"github.com/oscorelay/oscorelay/internal/coap"
 	"github.com/oscorelay/oscorelay/internal/sim"
+	"github.com/oscorelay/oscorelay/oscore"
 )
 
 // The context binds what the backend cannot check: the endpoint name, and the
@@ -22,6 +24,7 @@ func TestRegistrationIsBound(t *testing.T) {
 		{"two names", register("ep=dev1", "ep=dev2"), "4.00"},
 		{"the empty name", register("ep="), "4.00"},
 		{"nobody's location", sim.Request{Method: codes.POST, Path: "/rd/1", Format: sim.NoFormat, Accept: sim.NoFormat}, "4.04"},
+		{"bootstrap as another", sim.Request{Method: codes.POST, Path: "/bs", Query: []string{"ep=dev2"}, Format: sim.NoFormat, Accept: sim.NoFormat}, "4.00"},
 		{"its own name", register("ep=dev1", "lt=300", "lwm2m=1.1", "b=U"), "2.01"},
 		{"its own location", sim.Request{Method: codes.POST, Path: "/rd/1", Format: sim.NoFormat, Accept: sim.NoFormat}, "2.04"},
 		{"another's location", sim.Request{Method: codes.DELETE, Path: "/rd/2", Format: sim.NoFormat, Accept: sim.NoFormat}, "4.04"},
@@ -43,7 +46,7 @@ func TestRegistrationIsBound(t *testing.T) {
 			t.Errorf("the server has heard of %q", e.Endpoint)
 		}
 	}
-	if n := w.state().Stats.Counters["registration_refused"]; n != 7 {
+	if n := w.state().Stats.Counters["registration_refused"]; n != 8 {
 		t.Errorf("%d refusals counted", n)
 	}
 }
@@ -61,5 +64,33 @@ func TestAnotherAccount(t *testing.T) {
 	}
 	if n := len(w.server.Registrations()); n != 0 {
 		t.Errorf("%d registrations", n)
+	}
+}
+
+// A path that is written in another way, or a request that asks to be forwarded,
+// is not passed.
+func TestOtherWaysAreRefused(t *testing.T) {
+	g, u := &Gateway{}, &uplink{dev: &device{endpoint: "dev1", location: "/rd/1"}}
+	path := func(segments ...string) (o coap.Options) {
+		for _, s := range segments {
+			o = o.Add(coap.URIPath, []byte(s))
+		}
+		return o
+	}
+	for name, c := range map[string]struct {
+		opts coap.Options
+		want coap.Code
+	}{
+		"an empty segment before":  {path("", "rd").Add(coap.URIQuery, []byte("ep=dev2")), coap.BadOption},
+		"an empty segment between": {path("rd", "", "2"), coap.BadOption},
+		"Proxy-Uri":                {path("rd").Add(coap.ProxyURI, []byte("coap://x/rd?ep=dev2")), coap.BadOption},
+		"Proxy-Scheme":             {path("rd").Add(coap.ProxyScheme, []byte("coap")), coap.BadOption},
+		"another's, in one":        {path("rd/2"), coap.NotFound},
+		"its own":                  {path("rd", "1"), 0},
+	} {
+		_, bad := g.register(u, oscore.Message{Code: byte(coap.POST), Body: coap.AppendBody(nil, c.opts, nil)})
+		if bad != c.want {
+			t.Errorf("%s: %v, want %v", name, bad, c.want)
+		}
 	}
 }

@@ -47,6 +47,11 @@ type Config struct {
 	Upstream netip.Prefix
 	// UpstreamPort is the port of all of them. It must stay likewise.
 	UpstreamPort uint16
+	// UpstreamPorts, if it is not 0, gives each device a port instead, and a
+	// socket: UpstreamPort for the one with index 0, and so on, so many at most.
+	// It is for a backend on another machine that no prefix reaches, and costs a
+	// file descriptor and some 20 KB a device.
+	UpstreamPorts int
 
 	Store   *bolt.Store
 	Keyring oscore.Keyring
@@ -90,7 +95,9 @@ func (c Config) withDefaults() (Config, error) {
 	bad := func(format string, args ...any) (Config, error) {
 		return c, fmt.Errorf("%w: "+format, append([]any{ErrConfig}, args...)...)
 	}
-	set(&c.Upstream, netip.PrefixFrom(netip.AddrFrom4([4]byte{127, 64, 0, 0}), 10))
+	if c.UpstreamPorts == 0 {
+		set(&c.Upstream, netip.PrefixFrom(netip.AddrFrom4([4]byte{127, 64, 0, 0}), 10))
+	}
 	set(&c.UpstreamPort, 25683)
 	set(&c.AckTimeout, 2*time.Second)
 	set(&c.Timeout, 93*time.Second)
@@ -124,16 +131,24 @@ func (c Config) withDefaults() (Config, error) {
 		return bad("backend %v is no address of a server", c.Backend)
 	case c.Store == nil || c.Keyring == nil:
 		return bad("no key store")
+	case c.UpstreamPorts < 0 || c.UpstreamPorts > 0 && int(c.UpstreamPort)+c.UpstreamPorts > 65536:
+		return bad("%d upstream ports from %d on: ports end at 65535", c.UpstreamPorts, c.UpstreamPort)
+	case c.UpstreamPorts > 0 && c.Upstream.IsValid():
+		return bad("both an upstream network and a port a device: give one of them")
+	case c.UpstreamPorts > 0:
 	case c.Upstream.Addr().Is4() != c.Backend.Addr().Unmap().Is4():
 		return bad("upstream %v cannot reach backend %v: they must both be IPv4 or both IPv6", c.Upstream, c.Backend)
 	case c.Upstream.Addr().IsLoopback() != c.Backend.Addr().Unmap().IsLoopback():
 		return bad("upstream %v cannot reach backend %v: one is on this machine alone", c.Upstream, c.Backend)
 	case c.Upstream.Addr().BitLen()-c.Upstream.Bits() < 9:
 		return bad("upstream %v has no room: at least 512 addresses are needed", c.Upstream)
-	case c.Plain < PlainRefuse || c.Plain > PlainObserve:
+	}
+	if c.Plain < PlainRefuse || c.Plain > PlainObserve {
 		return bad("unknown policy for plain requests")
 	}
 	c.Backend = netip.AddrPortFrom(c.Backend.Addr().Unmap(), c.Backend.Port())
-	c.Upstream = c.Upstream.Masked()
+	if c.Upstream.IsValid() {
+		c.Upstream = c.Upstream.Masked()
+	}
 	return c, nil
 }

@@ -78,8 +78,11 @@ func (g *Gateway) enter(d *device, kept []bolt.Observation) (*device, error) {
 	if old := g.devices[d.name]; old != nil {
 		return old, nil
 	}
-	if _, ok := upstreamAddr(g.cfg.Upstream, d.index); !ok {
+	if _, ok := g.back.of(d.index); !ok {
 		return nil, errNoPlace
+	}
+	if err := g.back.enter(d.index); err != nil {
+		return nil, err
 	}
 	if len(g.devices) >= g.cfg.MaxDevices && !g.dropDevice() {
 		return nil, errTooMany
@@ -116,6 +119,7 @@ func (g *Gateway) dropDevice() bool {
 func (g *Gateway) remove(d *device) {
 	delete(g.devices, d.name)
 	delete(g.byIndex, d.index)
+	g.back.leave(d.index)
 	if g.plain[d.at.remote] == d {
 		delete(g.plain, d.at.remote)
 	}

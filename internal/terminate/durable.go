@@ -207,6 +207,17 @@ func (g *Gateway) loadStart(now time.Time) error {
 		if err != nil {
 			return err
 		}
+		if g.cfg.UpstreamPorts > 0 { // the backend finds nobody at a port that is closed
+			err := tx.Facts("", func(name, key string, _ []byte) error {
+				if key == factLocation {
+					names[name] = true
+				}
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+		}
 		return tx.Journal(func(x bolt.Exchange, o bolt.Outcome) error {
 			begun = append(begun, journalled{x, o})
 			names[x.Peer] = true

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/oscorelay/oscorelay/internal/coap"
@@ -39,7 +40,7 @@ type Gateway struct {
 	cfg      Config
 	e        *endpoint.Endpoint
 	front    *udp.Socket // toward devices
-	back     *udp.Socket // toward the backend, from all upstream addresses
+	back     upstream    // toward the backend
 	db       *behind
 	c        counters
 	ctx      context.Context
@@ -62,8 +63,9 @@ type Gateway struct {
 	pool      []byte    // random bytes
 	swept     time.Time // the journal
 
-	rederivedMu sync.Mutex // not held together with mu by whoever takes it
-	rederived   []string   // whose context is a new one
+	anew        atomic.Bool // rederived is not empty
+	rederivedMu sync.Mutex  // nothing else is asked for under it
+	rederived   []string    // whose context is a new one
 }
 
 // backToken is a token toward the backend, of a device.
@@ -114,18 +116,13 @@ func Listen(cfg Config) (*Gateway, error) {
 	if err != nil {
 		return nil, fmt.Errorf("terminate: listen on %v: %w", cfg.Listen, err)
 	}
-	wildcard := netip.IPv4Unspecified()
-	if cfg.Backend.Addr().Is6() {
-		wildcard = netip.IPv6Unspecified()
-	}
-	g.back, err = udp.Listen(netip.AddrPortFrom(wildcard, cfg.UpstreamPort), udp.Options{Local: true, Freebind: !wildcard.Is4(), MaxDatagram: cfg.MaxDatagram, ReadBuffer: buffer, WriteBuffer: buffer})
-	if err != nil {
+	if g.back, err = g.listenUpstream(buffer); err != nil {
 		_ = g.front.Close()
-		return nil, fmt.Errorf("terminate: upstream port %d: %w", cfg.UpstreamPort, err)
+		return nil, err
 	}
 	if err := g.loadStart(time.Now()); err != nil {
 		_ = g.front.Close()
-		_ = g.back.Close()
+		g.back.close()
 		return nil, fmt.Errorf("terminate: the store: %w", err)
 	}
 	return g, nil
@@ -139,17 +136,17 @@ func (g *Gateway) Addr() netip.AddrPort { return g.front.Addr() }
 func (g *Gateway) Serve(ctx context.Context) error {
 	g.cfg.Logger.Info("terminating OSCORE", "route", g.cfg.Name, "listen", g.Addr().String(), "backend", g.cfg.Backend.String(),
 		"upstream", g.cfg.Upstream.String(), "upstream_port", g.cfg.UpstreamPort, "plain", g.cfg.Plain.String())
-	var frontTurn, backTurn sync.Mutex
+	var turn sync.Mutex
 	for range g.cfg.Workers {
-		g.workers.Go(func() { g.read(g.front, &frontTurn, g.fromFront) })
-		g.workers.Go(func() { g.read(g.back, &backTurn, g.fromBack) })
+		g.workers.Go(func() { g.read(g.front, &turn, &work{in: make([]udp.Packet, batch)}, g.fromFront) })
 	}
+	g.back.serve()
 	g.workers.Go(g.tick)
 	<-ctx.Done()
 	g.drain()
 	g.cancel()
 	_ = g.front.Close()
-	_ = g.back.Close()
+	g.back.close()
 	g.workers.Wait()
 	return g.db.close()
 }
@@ -176,20 +173,21 @@ const batch = 32
 
 // work is what a worker has in hand.
 type work struct {
-	in     [batch]udp.Packet
+	in     []udp.Packet
 	data   []byte // of in
 	out    sending
 	opened []opened
 	asked  []*downlink
+	index  uint32 // of the device that the socket is of
+	fixed  bool   // it is of one
 }
 
 // read takes in datagrams until the socket is closed. Workers take turns, so
 // that one that waits for storage holds up no other.
-func (g *Gateway) read(s *udp.Socket, turn *sync.Mutex, handle func(now time.Time, w *work, n int)) {
-	w := &work{}
+func (g *Gateway) read(s *udp.Socket, turn *sync.Mutex, w *work, handle func(now time.Time, w *work, n int)) {
 	for {
 		turn.Lock()
-		n, err := s.Read(w.in[:])
+		n, err := s.Read(w.in)
 		if err == nil {
 			w.data = w.data[:0]
 			for i := range w.in[:n] {
@@ -214,17 +212,20 @@ func (g *Gateway) read(s *udp.Socket, turn *sync.Mutex, handle func(now time.Tim
 
 // sending are datagrams on their way out: collected under the lock, sent
 // without it.
-type sending struct{ front, back []udp.Packet }
+type sending struct {
+	front, back []udp.Packet
+	as          []uint32 // the device that each of back is of
+}
 
 // collect takes what the layers have to send.
 func (g *Gateway) collect(s *sending) {
-	s.front, s.back = s.front[:0], s.back[:0]
+	s.front, s.back, s.as = s.front[:0], s.back[:0], s.as[:0]
 	for _, p := range g.down.Output() {
 		s.front = append(s.front, udp.Packet{Peer: p.Peer.remote, Local: p.Peer.local, Data: p.Data})
 	}
 	for _, p := range g.up.Output() {
-		local, _ := upstreamAddr(g.cfg.Upstream, p.Peer)
-		s.back = append(s.back, udp.Packet{Peer: g.cfg.Backend, Local: local, Data: p.Data})
+		s.back = append(s.back, udp.Packet{Peer: g.cfg.Backend, Data: p.Data})
+		s.as = append(s.as, p.Peer)
 	}
 }
 
@@ -234,14 +235,16 @@ func (g *Gateway) transmit(s *sending) {
 		g.c.unsent.Add(uint64(lost))
 	}
 	if len(s.back) > 0 {
-		_, lost := g.back.Write(s.back)
-		g.c.unsent.Add(uint64(lost))
+		g.c.unsent.Add(uint64(g.back.write(s.back, s.as)))
 	}
 }
 
 // locked runs f under the lock and sends what comes of it.
 func (g *Gateway) locked(s *sending, f func()) {
 	g.mu.Lock()
+	if g.anew.Load() {
+		g.contextsChanged(time.Now())
+	}
 	f()
 	g.collect(s)
 	g.mu.Unlock()
@@ -289,7 +292,10 @@ func (g *Gateway) fromBack(now time.Time, w *work, n int) {
 	g.locked(&w.out, func() {
 		for i := range w.in[:n] {
 			p := &w.in[i]
-			index, ok := upstreamIndex(g.cfg.Upstream, p.Local)
+			index, ok := w.index, w.fixed
+			if !ok {
+				index, ok = upstreamIndex(g.cfg.Upstream, p.Local)
+			}
 			if !ok || p.Peer != g.cfg.Backend {
 				g.c.stranger.Add(1)
 				continue
@@ -327,7 +333,6 @@ func (g *Gateway) tick() {
 			return
 		case now := <-t.C:
 			var revive []*downlink
-			anew := g.takeRederived()
 			g.locked(&out, func() {
 				sweep := now.Sub(swept) > time.Second
 				if at, ok := g.down.Next(); sweep || ok && !at.After(now) {
@@ -337,9 +342,6 @@ func (g *Gateway) tick() {
 					g.up.Advance(now, func(ev backEvent) { g.backendFailed(now, ev) })
 				}
 				g.expire(now)
-				for _, name := range anew {
-					g.contextChanged(now, name)
-				}
 				if sweep {
 					swept = now
 					g.expireJournal(now)

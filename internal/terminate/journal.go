@@ -161,9 +161,20 @@ func (g *Gateway) repeated(now time.Time, d *downlink) bool {
 }
 
 // takeUp takes up the unsafe requests that an earlier process had under way: the
-// same bytes go out again.
+// same bytes go out again. A token is of one request at a time (RFC 7252 §5.3.1),
+// so of those under one token the backend awaits the last alone: it has the
+// answers of the others, even where the journal has not. Sent now, such an answer
+// would pass for the last one's (Californium 2 gives all blocks of a transfer one
+// token).
 func (g *Gateway) takeUp(now time.Time, begun []journalled) {
 	lifetime := message.Config{}.ExchangeLifetime()
+	last := map[journalKey]time.Time{} // by context and token
+	for _, j := range begun {
+		k := journalKey{context: j.exchange.Peer, token: string(j.exchange.Token)}
+		if j.outcome.Begun.After(last[k]) {
+			last[k] = j.outcome.Begun
+		}
+	}
 	for _, j := range begun {
 		if now.Sub(j.outcome.Begun) > lifetime {
 			continue
@@ -178,7 +189,8 @@ func (g *Gateway) takeUp(now time.Time, begun []journalled) {
 			e.code, e.body, e.done = parseAnswer(j.outcome.Response)
 			continue
 		}
-		if now.Sub(j.outcome.Begun) < g.cfg.Timeout {
+		current := j.outcome.Begun.Equal(last[journalKey{context: dev.name, token: string(j.exchange.Token)}])
+		if current && now.Sub(j.outcome.Begun) < g.cfg.Timeout {
 			e.again = g.resume(now, dev, j)
 		}
 	}

@@ -104,6 +104,9 @@ func (d *downlink) numbered(now time.Time, body []byte) []byte {
 // cancels the observation (RFC 7641 §3.6), or did not acknowledge: it may be
 // starting again, and says so by a Reset of the next.
 func (g *Gateway) notificationFailed(now time.Time, d *downlink, ev backEvent) {
+	if d.relation == cancelling {
+		return // a notification crossed the backend's own cancellation
+	}
 	if ev.Kind == message.Reset && d.dev.asked[string(d.token)] == d {
 		g.c.cancelled.Add(1)
 		g.cancelObservation(now, d, nil)
@@ -242,11 +245,16 @@ func (g *Gateway) sleep(now time.Time, d *downlink) {
 	d.dev.asleep++
 }
 
-func (g *Gateway) takeRederived() (names []string) {
+// contextsChanged goes on with the devices whose contexts were derived anew.
+func (g *Gateway) contextsChanged(now time.Time) {
+	g.anew.Store(false)
 	g.rederivedMu.Lock()
-	defer g.rederivedMu.Unlock()
-	names, g.rederived = g.rederived, nil
-	return names
+	names := g.rederived
+	g.rederived = nil
+	g.rederivedMu.Unlock()
+	for _, name := range names {
+		g.contextChanged(now, name)
+	}
 }
 
 // contextChanged goes on with a device whose context was derived anew (RFC 8613

@@ -18,6 +18,7 @@ import (
 	"github.com/oscorelay/oscorelay/internal/endpoint"
 	"github.com/oscorelay/oscorelay/keys"
 	"github.com/oscorelay/oscorelay/keys/bolt"
+	"github.com/oscorelay/oscorelay/oscore"
 )
 
 // childEnv makes the test binary a gateway that can be killed: the variable holds
@@ -31,13 +32,16 @@ type settings struct {
 	Base            string
 	Listen          string
 	Backend         string
+	Upstream        string
 	UpstreamPort    uint16
+	UpstreamPorts   int
 	Plain           Plain
 	Refuses         string // a context of another route
 	Freshness       *endpoint.Freshness
 	DeviceExchanges int
 	Revive          int
 	TimeoutMS       int
+	Context         oscore.Settings // of the device's context
 }
 
 func TestMain(m *testing.M) {
@@ -73,6 +77,10 @@ func child(v string) error {
 		Accepts: func(name string) bool { return name != s.Refuses },
 		Logger:  slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	}
+	if s.Upstream != "" {
+		cfg.Upstream = netip.MustParsePrefix(s.Upstream)
+	}
+	cfg.UpstreamPorts = s.UpstreamPorts
 	if s.Freshness != nil {
 		cfg.Freshness = *s.Freshness
 	}

@@ -20,7 +20,11 @@ const (
 	deregisters
 )
 
-const registrationPath = "/rd"
+const (
+	registrationPath  = "/rd"
+	bootstrapPath     = "/bs"
+	bootstrapPackPath = "/bspack"
+)
 
 // register binds a registration to the context that it came under, since the
 // backend cannot: an endpoint name or a location that is not the device's own is
@@ -28,9 +32,14 @@ const registrationPath = "/rd"
 // context's.
 func (g *Gateway) register(u *uplink, m oscore.Message) (out oscore.Message, bad coap.Code) {
 	path := coap.Path(m.Body)
+	if strings.Contains(path, "//") || isProxied(m.Body) {
+		return m, coap.BadOption // another way to write a path that is bound, or past the backend
+	}
 	switch code := coap.Code(m.Code); {
-	case path == registrationPath && code == coap.POST:
-		u.what = registers
+	case path == registrationPath && code == coap.POST, path == bootstrapPath, path == bootstrapPackPath:
+		if path == registrationPath {
+			u.what = registers
+		}
 		name, has := endpointName(m.Body)
 		switch {
 		case !has:
@@ -103,6 +112,14 @@ func endpointName(body []byte) (name string, has bool) {
 		}
 	}
 	return name, has
+}
+
+// isProxied reports whether a request asks to be forwarded (RFC 7252 §5.7.2):
+// inside OSCORE that is not the backend's to do.
+func isProxied(body []byte) bool {
+	_, uri := coap.Find(body, coap.ProxyURI)
+	_, scheme := coap.Find(body, coap.ProxyScheme)
+	return uri || scheme
 }
 
 // locationOf returns the path in a response's Location-Path.

@@ -68,6 +68,7 @@ func (g *Gateway) event(ev endpoint.Event) {
 		g.rederivedMu.Lock()
 		g.rederived = append(g.rederived, ev.Peer)
 		g.rederivedMu.Unlock()
+		g.anew.Store(true)
 	}
 }
 
@@ -133,9 +134,9 @@ type Device struct {
 }
 
 func (g *Gateway) show(d *device) Device {
-	addr, _ := upstreamAddr(g.cfg.Upstream, d.index)
+	upstream, _ := g.back.of(d.index)
 	return Device{
-		Context: d.name, Endpoint: d.endpoint, Index: d.index, Address: d.at.remote, Upstream: netip.AddrPortFrom(addr, g.cfg.UpstreamPort),
+		Context: d.name, Endpoint: d.endpoint, Index: d.index, Address: d.at.remote, Upstream: upstream,
 		Location: d.location, LastSeen: d.seen, Plain: d.plain, Exchanges: d.up + d.down,
 		Observations: d.observations + len(d.observing), Dormant: d.asleep, Stuck: d.trouble.what, Since: d.trouble.at,
 	}

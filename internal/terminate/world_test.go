@@ -42,19 +42,31 @@ func newEntry(name string, kid byte) keys.Entry {
 
 func newWorld(t *testing.T, change func(*settings, *sim.DeviceConfig)) *world {
 	t.Helper()
+	return newWorldWith(t, newEntry("dev1", 0xd1), change)
+}
+
+func newWorldWith(t *testing.T, e keys.Entry, change func(*settings, *sim.DeviceConfig)) *world {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	t.Cleanup(cancel)
 	w := &world{t: t, ctx: ctx, base: t.TempDir()}
 	var err error
-	if w.server, err = sim.NewServer(sim.ServerConfig{AckTimeout: ackTimeout}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(w.server.Close)
-	w.entry = newEntry("dev1", 0xd1)
-	w.cfg = settings{Base: w.base, Listen: "127.0.0.1:0", Backend: w.server.Addr().String(), UpstreamPort: freePort(t)}
+	w.entry = e
+	w.cfg = settings{Base: w.base, Listen: "127.0.0.1:0", Backend: "127.0.0.1:0", UpstreamPort: freePort(t)}
 	dc := sim.DeviceConfig{Endpoint: "dev1", Peer: "gateway", AckTimeout: ackTimeout}
 	if change != nil {
 		change(&w.cfg, &dc)
+	}
+	if w.cfg.Backend != "127.0.0.1:0" { // the test has its own
+	} else if w.server, err = sim.NewServer(sim.ServerConfig{Listen: w.cfg.Backend, AckTimeout: ackTimeout}); err != nil {
+		t.Fatal(err)
+	}
+	if w.server != nil {
+		t.Cleanup(w.server.Close)
+		w.cfg.Backend = w.server.Addr().String()
+	}
+	if w.cfg.Context != (oscore.Settings{}) {
+		w.entry.Settings = w.cfg.Context
 	}
 	makeStore(t, w.base, w.entry)
 	w.start()
@@ -62,6 +74,9 @@ func newWorld(t *testing.T, change func(*settings, *sim.DeviceConfig)) *world {
 	w.ring = keys.New(keys.NewMemory())
 	p := w.entry.Peer()
 	p.Name = "gateway"
+	if w.cfg.Context.Rederive != oscore.RoleNone {
+		p.Settings = oscore.Settings{Rederive: oscore.RoleClient, RederiveOnStart: true}
+	}
 	if _, err := w.ring.AddNew(ctx, p); err != nil {
 		t.Fatal(err)
 	}

@@ -71,7 +71,7 @@ func (st *Store) putWindows(windows []keys.Window) error {
 
 // TakeWindow implements [keys.WindowStore].
 func (st *Store) TakeWindow(_ context.Context, b []byte) (w oscore.WindowState, ok bool, err error) {
-	id, err := identityOf(b)
+	id, err := record.Identity(b)
 	if err != nil {
 		return w, false, err
 	}
@@ -132,7 +132,7 @@ func (st *Store) sweepWindows() error {
 
 // PutDerived implements [keys.ContextStore].
 func (st *Store) PutDerived(_ context.Context, b []byte, d keys.Derived) error {
-	base, err := identityOf(b)
+	base, err := record.Identity(b)
 	if err != nil {
 		return err
 	}
@@ -186,7 +186,7 @@ func (st *Store) PutDerived(_ context.Context, b []byte, d keys.Derived) error {
 
 // Derived implements [keys.ContextStore].
 func (st *Store) Derived(_ context.Context, b []byte) (idContext []byte, ok bool, err error) {
-	base, err := identityOf(b)
+	base, err := record.Identity(b)
 	if err != nil {
 		return nil, false, err
 	}

@@ -8,6 +8,7 @@ import (
 	bbolt "go.etcd.io/bbolt"
 
 	"github.com/oscorelay/oscorelay/keys"
+	"github.com/oscorelay/oscorelay/keys/internal/record"
 )
 
 // lease is what this start may give out of an identity's numbers.
@@ -19,14 +20,6 @@ func newLease(next, limit uint64) lease { return lease(next<<8 | min(limit-next,
 
 func (l lease) next() uint64  { return uint64(l >> 8) }
 func (l lease) limit() uint64 { return l.next() + uint64(l&0xff) }
-
-// identityOf checks the length of an identity that comes as bytes.
-func identityOf(id []byte) (keys.Identity, error) {
-	if len(id) != len(keys.Identity{}) {
-		return keys.Identity{}, fmt.Errorf("keys/bolt: an identity has %d bytes, not %d", len(keys.Identity{}), len(id))
-	}
-	return keys.Identity(id), nil
-}
 
 // known reads what the store knows of an identity, with an error that is
 // keys.ErrTainted if that is not all.
@@ -83,7 +76,7 @@ func blockEnd(lo uint64) uint64 {
 // Reserve implements [keys.SSNStore]. Numbers of the block that the context owns
 // since the start cost no write. It gives keys.MaxBlock numbers at most.
 func (st *Store) Reserve(ctx context.Context, b []byte, n uint32) (lo, hi uint64, err error) {
-	id, err := identityOf(b)
+	id, err := record.Identity(b)
 	if err == nil {
 		err = ctx.Err()
 	}
@@ -126,7 +119,7 @@ func (st *Store) Reserve(ctx context.Context, b []byte, n uint32) (lo, hi uint64
 
 // Known implements [keys.History].
 func (st *Store) Known(_ context.Context, b []byte) error {
-	id, err := identityOf(b)
+	id, err := record.Identity(b)
 	if err != nil {
 		return err
 	}
@@ -143,7 +136,7 @@ func (st *Store) Known(_ context.Context, b []byte) error {
 
 // Declare implements [keys.History].
 func (st *Store) Declare(_ context.Context, b []byte, next uint64) (created bool, err error) {
-	id, err := identityOf(b)
+	id, err := record.Identity(b)
 	if err != nil {
 		return false, err
 	}
@@ -174,7 +167,7 @@ func (st *Store) Declare(_ context.Context, b []byte, next uint64) (created bool
 
 // Forget implements [keys.History].
 func (st *Store) Forget(_ context.Context, b []byte) error {
-	id, err := identityOf(b)
+	id, err := record.Identity(b)
 	if err != nil {
 		return err
 	}

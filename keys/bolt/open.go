@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
-	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -63,15 +62,15 @@ const K = 64
 // Store is an open store. It is safe for concurrent use and has every ability
 // that package keys knows.
 type Store struct {
-	fsys    disk.FS
-	dir     string
-	opts    Options
-	db      *bbolt.DB
-	aead    cipher.AEAD
-	taint   string
-	unlocks []func() error
-	epoch   uint64
-	store   anchor.UUID
+	fsys  disk.FS
+	dir   string
+	opts  Options
+	db    *bbolt.DB
+	aead  cipher.AEAD
+	taint string
+	locks anchor.Locks
+	epoch uint64
+	store anchor.UUID
 
 	entriesMu sync.Mutex // held while entries are written
 	chunk     int        // entries of an import that are in memory at a time
@@ -107,13 +106,8 @@ func Open(dir string, o Options) (_ *Store, err error) {
 	if dir, err = filepath.Abs(dir); err != nil {
 		return nil, fmt.Errorf("keys/bolt: %w", err)
 	}
-	if o.AnchorDir == "" {
-		if o.AnchorDir, err = anchor.DefaultDir(); err != nil {
-			return nil, fmt.Errorf("keys/bolt: no place for the anchor (%w): name a directory that lasts and is not copied with %s", err, dir)
-		}
-	}
-	if o.RootKey == "" {
-		o.RootKey = filepath.Join(dir, "root.key")
+	if err := anchor.Places(dir, &o.AnchorDir, &o.RootKey); err != nil {
+		return nil, fmt.Errorf("keys/bolt: %w", err)
 	}
 	if o.openFile == nil {
 		o.openFile = os.OpenFile
@@ -122,7 +116,7 @@ func Open(dir string, o Options) (_ *Store, err error) {
 		o.anchors = disk.OS{}
 	}
 	st := &Store{
-		fsys: o.anchors, dir: dir, opts: o, chunk: chunkSize, part: partSize,
+		fsys: o.anchors, dir: dir, opts: o, locks: anchor.Locks{FS: o.anchors}, chunk: chunkSize, part: partSize,
 		live: map[keys.Identity]lease{}, taken: map[keys.Identity]struct{}{},
 		wake: make(chan struct{}, 1), stopped: make(chan struct{}),
 	}
@@ -131,7 +125,7 @@ func Open(dir string, o Options) (_ *Store, err error) {
 			if st.db != nil {
 				_ = st.db.Close()
 			}
-			st.unlock()
+			st.locks.Release()
 		}
 	}()
 	if err := st.find(); err != nil {
@@ -165,8 +159,8 @@ func (st *Store) find() error {
 			return fmt.Errorf("keys/bolt: %w", err)
 		}
 	}
-	if err := st.lock(filepath.Join(st.dir, "lock"), "store "+st.dir); err != nil {
-		return err
+	if err := st.locks.Take(filepath.Join(st.dir, "lock"), "store "+st.dir); err != nil {
+		return fmt.Errorf("keys/bolt: %w", err)
 	}
 	removeSpills(st.dir)
 	// Again, now that nobody else makes it.
@@ -316,29 +310,12 @@ func (st *Store) unseal(root []byte) error {
 	})
 }
 
-// lock takes a lock and keeps it until Close.
-func (st *Store) lock(name, what string) error {
-	unlock, err := anchor.Lock(st.fsys, name, what)
-	if err != nil {
-		return fmt.Errorf("keys/bolt: %w", err)
-	}
-	st.unlocks = append(st.unlocks, unlock)
-	return nil
-}
-
-func (st *Store) unlock() {
-	for _, u := range slices.Backward(st.unlocks) {
-		_ = u()
-	}
-	st.unlocks = nil
-}
-
 // load compares the store with its anchor. What has no known past becomes a line
 // of its own with everything in it tainted. It writes nothing but the anchor's
 // announcement of the epoch, and leaves in st.h what the epoch begins with.
 func (st *Store) load() error {
-	if err := st.lock(st.anchorName()+".lock", "store that "+st.dir+" is a copy of"); err != nil {
-		return err
+	if err := st.locks.Take(st.anchorName()+".lock", "store that "+st.dir+" is a copy of"); err != nil {
+		return fmt.Errorf("keys/bolt: %w", err)
 	}
 	a, err := anchor.Read(st.fsys, st.anchorName())
 	if err != nil {
@@ -348,12 +325,10 @@ func (st *Store) load() error {
 	reason, skip, windows := a.Verdict(st.h.at, here)
 	if reason != "" {
 		st.taint = reason
-		last := len(st.unlocks) - 1
-		_ = st.unlocks[last]() // the line that this is no part of may go on
-		st.unlocks = st.unlocks[:last]
+		st.locks.Leave() // the line that this is no part of may go on
 		st.h.at.Store = anchor.NewUUID()
-		if err := st.lock(st.anchorName()+".lock", "store"); err != nil {
-			return err
+		if err := st.locks.Take(st.anchorName()+".lock", "store"); err != nil {
+			return fmt.Errorf("keys/bolt: %w", err)
 		}
 		st.a = anchor.NewLine(st.h.at)
 	} else {
@@ -420,7 +395,7 @@ func (st *Store) Close() error {
 	st.mu.Unlock()
 	st.poke()
 	<-st.stopped // what came before is written
-	defer st.unlock()
+	defer st.locks.Release()
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	err := st.err

@@ -21,7 +21,7 @@ func (st *Store) die() {
 	st.poke()
 	<-st.stopped
 	_ = st.db.Close() // it writes nothing
-	st.unlock()
+	st.locks.Release()
 }
 
 func TestSuite(t *testing.T) {

@@ -172,7 +172,7 @@ func TestSessionsCrash(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		defer st.unlock()
+		defer st.locks.Release()
 		for n := range 4 {
 			name := fmt.Sprint("d", n%2)
 			if err := st.PutSession(ctx, session(name, n)); err == nil {

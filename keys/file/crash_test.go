@@ -27,7 +27,7 @@ func (w *witness) life(fsys disk.FS) error {
 	if err != nil {
 		return err
 	}
-	defer st.unlock()
+	defer st.locks.Release()
 	if st.Taint() != "" {
 		w.t.Fatalf("%s: tainted without a cause: %s", w.where, st.Taint())
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
-	"slices"
 	"sync"
 
 	"github.com/oscorelay/oscorelay/keys"
@@ -30,12 +29,12 @@ type Options struct {
 // Store is an open directory. It is safe for concurrent use and has every
 // ability of a store that package keys knows.
 type Store struct {
-	fsys    disk.FS
-	dir     string
-	opts    Options
-	root    []byte
-	taint   string // why Open tainted what there was, empty if it did not
-	unlocks []func() error
+	fsys  disk.FS
+	dir   string
+	opts  Options
+	root  []byte
+	taint string // why Open tainted what there was, empty if it did not
+	locks anchor.Locks
 
 	// entriesMu is held while the key file is written.
 	entriesMu sync.Mutex
@@ -76,14 +75,14 @@ func open(fsys disk.FS, dir string, o Options) (_ *Store, err error) {
 	if dir, err = filepath.Abs(dir); err != nil {
 		return nil, fmt.Errorf("keys/file: %w", err)
 	}
-	if o, err = o.withDefaults(dir); err != nil {
-		return nil, err
+	if err := anchor.Places(dir, &o.AnchorDir, &o.RootKey); err != nil {
+		return nil, fmt.Errorf("keys/file: %w", err)
 	}
-	st := &Store{fsys: fsys, dir: dir, opts: o, saved: map[keys.Identity]bool{}}
+	st := &Store{fsys: fsys, dir: dir, opts: o, locks: anchor.Locks{FS: fsys}, saved: map[keys.Identity]bool{}}
 	st.idle = sync.NewCond(&st.mu)
 	defer func() {
 		if err != nil {
-			st.unlock()
+			st.locks.Release()
 		}
 	}()
 	for _, d := range []string{dir, o.AnchorDir} {
@@ -91,8 +90,8 @@ func open(fsys disk.FS, dir string, o Options) (_ *Store, err error) {
 			return nil, fmt.Errorf("keys/file: %w", err)
 		}
 	}
-	if err := st.lock(filepath.Join(dir, "lock"), "store "+dir); err != nil {
-		return nil, err
+	if err := st.locks.Take(filepath.Join(dir, "lock"), "store "+dir); err != nil {
+		return nil, fmt.Errorf("keys/file: %w", err)
 	}
 	if err := st.loadEntries(); err != nil {
 		return nil, err
@@ -112,39 +111,9 @@ func open(fsys disk.FS, dir string, o Options) (_ *Store, err error) {
 	return st, nil
 }
 
-func (o Options) withDefaults(dir string) (Options, error) {
-	if o.AnchorDir == "" {
-		var err error
-		if o.AnchorDir, err = anchor.DefaultDir(); err != nil {
-			return o, fmt.Errorf("keys/file: no place for the anchor (%w): name a directory that lasts and is not copied with %s", err, dir)
-		}
-	}
-	if o.RootKey == "" {
-		o.RootKey = filepath.Join(dir, "root.key")
-	}
-	return o, nil
-}
-
 func (st *Store) keysName() string   { return filepath.Join(st.dir, "keys") }
 func (st *Store) stateName() string  { return filepath.Join(st.dir, "state") }
 func (st *Store) anchorName() string { return anchor.Name(st.opts.AnchorDir, st.s.store) }
-
-// lock takes a lock and keeps it until Close.
-func (st *Store) lock(name, what string) error {
-	unlock, err := anchor.Lock(st.fsys, name, what)
-	if err != nil {
-		return fmt.Errorf("keys/file: %w", err)
-	}
-	st.unlocks = append(st.unlocks, unlock)
-	return nil
-}
-
-func (st *Store) unlock() {
-	for _, u := range slices.Backward(st.unlocks) {
-		_ = u()
-	}
-	st.unlocks = nil
-}
 
 // loadEntries reads the key file and the root key.
 func (st *Store) loadEntries() error {
@@ -183,8 +152,8 @@ func (st *Store) loadState() error {
 	if st.s, st.size, err = readState(st.stateName(), b); err != nil {
 		return err
 	}
-	if err := st.lock(st.anchorName()+".lock", "store that "+st.dir+" is a copy of"); err != nil {
-		return err
+	if err := st.locks.Take(st.anchorName()+".lock", "store that "+st.dir+" is a copy of"); err != nil {
+		return fmt.Errorf("keys/file: %w", err)
 	}
 	a, err := anchor.Read(st.fsys, st.anchorName())
 	if err != nil {
@@ -193,9 +162,7 @@ func (st *Store) loadState() error {
 	reason, skip, windows := a.Verdict(st.s.at(), anchor.Here(st.fsys, st.dir))
 	if reason != "" {
 		st.taint = reason
-		last := len(st.unlocks) - 1
-		_ = st.unlocks[last]() // the line that this is no part of may go on
-		st.unlocks = st.unlocks[:last]
+		st.locks.Leave() // the line that this is no part of may go on
 		st.s.store = anchor.NewUUID()
 		return st.newLine()
 	}
@@ -210,8 +177,8 @@ func (st *Store) loadState() error {
 // newLine makes the state a store of its own: with an anchor of its own, and all
 // that it knows tainted if there is a reason.
 func (st *Store) newLine() error {
-	if err := st.lock(st.anchorName()+".lock", "store"); err != nil {
-		return err
+	if err := st.locks.Take(st.anchorName()+".lock", "store"); err != nil {
+		return fmt.Errorf("keys/file: %w", err)
 	}
 	if st.taint != "" {
 		if err := st.taintAll(); err != nil {
@@ -320,7 +287,7 @@ func (st *Store) close() error {
 	for st.writing {
 		st.idle.Wait()
 	}
-	defer st.unlock()
+	defer st.locks.Release()
 	if err == nil {
 		st.writing = true
 		err = st.handOver()

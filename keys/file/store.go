@@ -5,20 +5,13 @@ import (
 	"fmt"
 
 	"github.com/oscorelay/oscorelay/keys"
+	"github.com/oscorelay/oscorelay/keys/internal/record"
 	"github.com/oscorelay/oscorelay/oscore"
 )
 
-// identityOf checks the length of an identity that comes as bytes.
-func identityOf(id []byte) (keys.Identity, error) {
-	if len(id) != len(keys.Identity{}) {
-		return keys.Identity{}, fmt.Errorf("keys/file: an identity has %d bytes, not %d", len(keys.Identity{}), len(id))
-	}
-	return keys.Identity(id), nil
-}
-
 // Reserve implements [keys.SSNStore]. It gives keys.MaxBlock numbers at most.
 func (st *Store) Reserve(ctx context.Context, b []byte, n uint32) (lo, hi uint64, err error) {
-	id, err := identityOf(b)
+	id, err := record.Identity(b)
 	if err == nil {
 		err = ctx.Err()
 	}
@@ -49,7 +42,7 @@ func (st *Store) Reserve(ctx context.Context, b []byte, n uint32) (lo, hi uint64
 
 // Known implements [keys.History].
 func (st *Store) Known(_ context.Context, b []byte) error {
-	id, err := identityOf(b)
+	id, err := record.Identity(b)
 	if err != nil {
 		return err
 	}
@@ -60,7 +53,7 @@ func (st *Store) Known(_ context.Context, b []byte) error {
 
 // Declare implements [keys.History].
 func (st *Store) Declare(_ context.Context, b []byte, next uint64) (created bool, err error) {
-	id, err := identityOf(b)
+	id, err := record.Identity(b)
 	if err != nil {
 		return false, err
 	}
@@ -82,7 +75,7 @@ func (st *Store) Declare(_ context.Context, b []byte, next uint64) (created bool
 
 // Forget implements [keys.History].
 func (st *Store) Forget(_ context.Context, b []byte) error {
-	id, err := identityOf(b)
+	id, err := record.Identity(b)
 	if err != nil {
 		return err
 	}
@@ -125,7 +118,7 @@ func (st *Store) PutUsed(_ context.Context, used []keys.Used) error {
 
 // Used implements [keys.UsageStore].
 func (st *Store) Used(_ context.Context, b []byte) (uint64, error) {
-	id, err := identityOf(b)
+	id, err := record.Identity(b)
 	if err != nil {
 		return 0, err
 	}
@@ -160,7 +153,7 @@ func (st *Store) PutWindows(_ context.Context, windows []keys.Window) error {
 // TakeWindow implements [keys.WindowStore]. The beginning of the epoch voided
 // what was saved before it; what was saved since is deleted now.
 func (st *Store) TakeWindow(_ context.Context, b []byte) (w oscore.WindowState, ok bool, err error) {
-	id, err := identityOf(b)
+	id, err := record.Identity(b)
 	if err != nil {
 		return w, false, err
 	}
@@ -191,7 +184,7 @@ func (st *Store) TakeWindow(_ context.Context, b []byte) (w oscore.WindowState, 
 
 // PutDerived implements [keys.ContextStore].
 func (st *Store) PutDerived(_ context.Context, b []byte, d keys.Derived) error {
-	base, err := identityOf(b)
+	base, err := record.Identity(b)
 	if err != nil {
 		return err
 	}
@@ -227,7 +220,7 @@ func (st *Store) PutDerived(_ context.Context, b []byte, d keys.Derived) error {
 
 // Derived implements [keys.ContextStore].
 func (st *Store) Derived(_ context.Context, b []byte) ([]byte, bool, error) {
-	base, err := identityOf(b)
+	base, err := record.Identity(b)
 	if err != nil {
 		return nil, false, err
 	}

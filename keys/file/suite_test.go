@@ -19,7 +19,7 @@ func (st *Store) die() {
 		st.idle.Wait()
 	}
 	_ = st.f.Close()
-	st.unlock()
+	st.locks.Release()
 }
 
 func TestSuiteInMemory(t *testing.T) {

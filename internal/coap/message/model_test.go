@@ -210,6 +210,7 @@ func TestRandomNetwork(t *testing.T) {
 			fates: map[string]*fate{}, now: start,
 		}
 		cfg := Config{NStart: rapid.IntRange(1, 4).Draw(t, "NSTART"), Rand: n.r.Uint64}
+		cfg.Reuse = rapid.Bool().Draw(t, "reuse")
 		n.ends[0] = New[string](cfg)
 		cfg.Amplification = rapid.SampledFrom([]int{0, 1, 3}).Draw(t, "amplification")
 		n.ends[1] = New[string](cfg)

@@ -31,6 +31,11 @@ type Config struct {
 	PeerSent     int // and for one peer; 65536
 	MaxBytes     int // bytes kept for repetition and retransmission, 256 of them for each message; 64 MiB
 
+	// Reuse makes another message of one that its owner has ended (Forget,
+	// AcceptResponse, Respond, Release), so that none is allocated. The owner must
+	// then not touch it again, not even to end it a second time.
+	Reuse bool
+
 	// Kept counts the bytes that several layers keep, so that MaxBytes is the
 	// limit of them all; nil: this layer has it alone.
 	Kept *int

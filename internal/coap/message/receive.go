@@ -163,7 +163,9 @@ func (l *Layer[P]) AcceptRequest(now time.Time, ev Event[P]) (*Incoming[P], erro
 // is piggybacked. Of any other the caller ends it.
 func (l *Layer[P]) AcceptResponse(now time.Time, ev Event[P]) error {
 	if ev.Message.Type == coap.Acknowledgement {
-		if ev.Sent == nil || ev.Sent.state == done {
+		// Verified later, it may find its request ended, or become another.
+		o := ev.Sent
+		if o == nil || o.state == done || o.mid != ev.Message.MessageID || o.peer.addr != ev.Peer {
 			return ErrDuplicate
 		}
 		l.Forget(now, ev.Sent)
@@ -219,7 +221,7 @@ func (l *Layer[P]) acknowledge(in *Incoming[P]) {
 // Respond answers a request that was accepted: in the acknowledgement if none
 // was sent yet (§5.2.1), else as a message of the type given (§5.2.2, §5.2.3),
 // which it returns. Without a tag a non-confirmable one is not kept. The
-// caller must not use the request any more, whatever becomes of the answer.
+// request is released, whatever becomes of the answer.
 func (l *Layer[P]) Respond(now time.Time, in *Incoming[P], typ coap.Type, code coap.Code, body []byte, tag any) (*Outgoing[P], error) {
 	at := l.at(now)
 	d := coap.Datagram{Type: typ, Code: code, Token: in.token, Body: body}
@@ -243,8 +245,8 @@ func (l *Layer[P]) Respond(now time.Time, in *Incoming[P], typ coap.Type, code c
 	return nil, l.hold(at, p, held[P]{data: data})
 }
 
-// Release gives up a request that was accepted and is not to be answered. The
-// caller must not use it any more.
+// Release gives up a request that was accepted and is not to be answered. One
+// that was answered or released before is left alone.
 func (l *Layer[P]) Release(in *Incoming[P]) {
 	if !in.open {
 		return
@@ -331,7 +333,7 @@ func (l *Layer[P]) newIncoming() *Incoming[P] {
 }
 
 func (l *Layer[P]) recycleIn(in *Incoming[P]) {
-	if len(l.freeIn) < maxFree {
+	if l.cfg.Reuse && len(l.freeIn) < maxFree {
 		*in = Incoming[P]{}
 		in.reply = in.shortReply[:0]
 		l.freeIn = append(l.freeIn, in)

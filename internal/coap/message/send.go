@@ -156,7 +156,7 @@ func (l *Layer[P]) newOutgoing() *Outgoing[P] {
 // recycle takes a message back that its owner has ended, and so holds no more.
 // It stays done, so that to end it twice is no harm.
 func (l *Layer[P]) recycle(o *Outgoing[P]) {
-	if len(l.freeOut) < maxFree && cap(o.data) <= maxKept {
+	if l.cfg.Reuse && len(l.freeOut) < maxFree && cap(o.data) <= maxKept {
 		*o = Outgoing[P]{state: done, data: o.data[:0]}
 		l.freeOut = append(l.freeOut, o)
 	}
@@ -237,8 +237,8 @@ func (l *Layer[P]) nextWaiting(now moment, p *peer[P]) {
 }
 
 // Forget ends a message: it is not transmitted again, and nothing that comes
-// in refers to it. The caller must not use it any more: it may become another
-// message. Nil is left alone.
+// in refers to it. With Config.Reuse it may become another message. A message
+// that is done is left alone, as is nil.
 func (l *Layer[P]) Forget(now time.Time, o *Outgoing[P]) {
 	if o == nil || o.state == done {
 		return

@@ -213,6 +213,49 @@ func Lock(fsys disk.FS, name, what string) (unlock func() error, err error) {
 	return unlock, nil
 }
 
+// Locks are the locks that a store holds until it is closed.
+type Locks struct {
+	FS      disk.FS
+	unlocks []func() error
+}
+
+// Take takes a lock on what is described.
+func (l *Locks) Take(name, what string) error {
+	unlock, err := Lock(l.FS, name, what)
+	if err == nil {
+		l.unlocks = append(l.unlocks, unlock)
+	}
+	return err
+}
+
+// Leave gives the last lock back.
+func (l *Locks) Leave() {
+	last := len(l.unlocks) - 1
+	_ = l.unlocks[last]()
+	l.unlocks = l.unlocks[:last]
+}
+
+// Release gives all of them back.
+func (l *Locks) Release() {
+	for len(l.unlocks) > 0 {
+		l.Leave()
+	}
+}
+
+// Places fills in where the anchors and the root key of a store stand if nobody
+// says: [DefaultDir], and root.key in the store's directory.
+func Places(dir string, anchors, rootKey *string) (err error) {
+	if *anchors == "" {
+		if *anchors, err = DefaultDir(); err != nil {
+			return fmt.Errorf("no place for the anchor (%w): name a directory that lasts and is not copied with %s", err, dir)
+		}
+	}
+	if *rootKey == "" {
+		*rootKey = filepath.Join(dir, "root.key")
+	}
+	return nil
+}
+
 // DefaultDir returns where anchors stand when nobody says: oscorelay/anchors
 // under os.UserConfigDir.
 func DefaultDir() (string, error) {

@@ -4,10 +4,19 @@ package record
 
 import (
 	"encoding/binary"
+	"fmt"
 
 	"github.com/oscorelay/oscorelay/keys"
 	"github.com/oscorelay/oscorelay/oscore"
 )
+
+// Identity checks the length of an identity that comes as bytes.
+func Identity(b []byte) (id keys.Identity, err error) {
+	if len(b) != len(id) {
+		return id, fmt.Errorf("keys: an identity has %d bytes, not %d", len(id), len(b))
+	}
+	return keys.Identity(b), nil
+}
 
 // Fields takes a record apart; after an overrun all it returns is zero.
 type Fields struct {
