@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/oscorelay/oscorelay/internal/lab"
@@ -75,6 +76,9 @@ func runLab(ctx context.Context, io stdio, args []string) (err error) {
 		cfg.Row = func(r lab.Row) { _ = enc.Encode(r) } // a closed pipe ends the lab by its signal
 		cfg.Trace = nil
 	}
+	if !lab.HasChain() {
+		fmt.Fprintln(io.err, "oscore lab: the chain through oscored is left out: oscored serves devices on Linux alone")
+	}
 	began := time.Now()
 	ok, err := lab.Run(ctx, cfg)
 	if err != nil {
@@ -104,7 +108,7 @@ func (p *labPrinter) row(r lab.Row) {
 		if t := labParts[i].title; t != "" {
 			fmt.Fprintf(p.out, "\n%s\n", t)
 		}
-		fmt.Fprintf(p.out, "\n         %-58s %s\n", labParts[i].heading, labParts[i].saw)
+		fmt.Fprintf(p.out, "\n         %-64s %s\n", labParts[i].heading, labParts[i].saw)
 	}
 	mark := "OK  "
 	if !r.OK {
@@ -115,7 +119,7 @@ func (p *labPrinter) row(r lab.Row) {
 		p.counts = map[string]int{}
 	}
 	p.counts[r.Part]++
-	fmt.Fprintf(p.out, "%3d %s %-28s %-29s %s\n", r.N, mark, r.Step, r.Verdict, r.Saw)
+	fmt.Fprintf(p.out, "%s\n", strings.TrimRight(fmt.Sprintf("%3d %s %-27s %-36s %s", r.N, mark, r.Step, r.Verdict, r.Saw), " "))
 }
 
 // closing is the table at the end.
@@ -124,13 +128,9 @@ func (p *labPrinter) closing(took time.Duration) {
 	for _, n := range p.counts {
 		rows += n
 	}
-	fmt.Fprintf(p.out, `
-WHO COULD SEE WHAT          path, query, payload, format   kid, number, size, time   could change it unnoticed
-the hostile proxy           no                             yes                       no
-oscore-proxy (no key)       no                             yes                       no
-oscored (has the key)       yes: the seal ends here        yes                       yes
-the plain server            yes                            no                        yes, it is the end
-`)
+	if p.counts[lab.PartSight] > 0 {
+		fmt.Fprint(p.out, labSight)
+	}
 	if len(p.failed) == 0 {
 		fmt.Fprintf(p.out, "\n%d of %d rows OK, in %.1f s.\n", rows, rows, took.Seconds())
 		return
@@ -140,3 +140,12 @@ the plain server            yes                            no                   
 		fmt.Fprintf(p.out, "%3d %s: %s\n", r.N, r.Step, r.Verdict)
 	}
 }
+
+// labSight says what the rows of lab.PartSight and lab.PartHostile show.
+const labSight = `
+WHO COULD SEE WHAT          path, query, payload, format   kid, number, size, time   could change it unnoticed
+the hostile proxy           no                             yes                       no
+oscore-proxy (no key)       no                             yes                       no
+oscored (has the key)       yes: the seal ends here        yes                       yes
+the plain server            yes                            no                        yes, it is the end
+`

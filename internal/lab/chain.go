@@ -40,15 +40,17 @@ type chain struct {
 	seen   int               // packets of the hostile proxy that earlier steps accounted for
 	told   map[*process]int  // lines that were traced
 	lives  []*process        // of the device, those before this one
-	next   int               // id of the next command
+	next   int               // id of the latest command
 	runs   int               // executes that the server asked for
 	sends  int               // Sends that the device was told to do
 	kills  int               // of the gateway
 	same   string            // the registration, as the server has it
-	single observed          // observations of the server
-	many   observed          // a composite one
+	single int               // id of the server's observation of the sensor
+	many   int               // and of a composite one
 	value  int               // of the sensor, in quarters
 	events map[string]uint64 // of the gateway's lives before this one
+
+	deviceKilled int // lines of the server before that
 }
 
 // endpointName is the device's.

@@ -69,10 +69,11 @@ func keep(relay *mallory.Relay, d mallory.Direction, other mallory.Script) <-cha
 	return held
 }
 
-// noRefusals passes everything but plain responses, which a party must not need
-// to see.
-func noRefusals(p mallory.Packet) [][]byte {
-	if d, _, _, ok := mallory.Parse(p.Data); ok && d.Code.IsResponse() && !mallory.Protected(p.Data) {
+// quiet keeps from the other end what the device says in plain to messages that
+// mallory made of one of the gateway's: a refusal, or a Reset.
+func quiet(p mallory.Packet) [][]byte {
+	d, _, _, ok := mallory.Parse(p.Data)
+	if ok && p.Direction == mallory.ToServer && !mallory.Protected(p.Data) && (d.Code.IsResponse() || d.Type == coap.Reset) {
 		return nil
 	}
 	return mallory.Pass(p)
@@ -89,7 +90,7 @@ func anew(data []byte, n int) []byte {
 
 // flipDown changes every byte of an execute on its way to the device.
 func flipDown(c *chain) (string, error) {
-	held := keep(c.hostile, mallory.ToClient, noRefusals)
+	held := keep(c.hostile, mallory.ToClient, quiet)
 	wait := c.executes()
 	genuine, err := take(held)
 	if err != nil {
@@ -102,7 +103,7 @@ func flipDown(c *chain) (string, error) {
 		}
 		flips++
 	}
-	c.hostile.SetScript(noRefusals)
+	c.hostile.SetScript(quiet)
 	return fmt.Sprintf("%d flips refused, ran 1 time", flips), errors.Join(c.hostile.Inject(mallory.ToClient, genuine), wait())
 }
 
@@ -110,7 +111,7 @@ func flipDown(c *chain) (string, error) {
 // exchange of its own: the keyless proxy cannot tell which of two is genuine, and
 // of one exchange carries the first.
 func flipUp(c *chain) (string, error) {
-	held := keep(c.hostile, mallory.ToServer, noRefusals)
+	held := keep(c.hostile, mallory.ToServer, mallory.Pass)
 	wait := c.sendsNow()
 	genuine, err := take(held)
 	if err != nil {
@@ -123,7 +124,7 @@ func flipUp(c *chain) (string, error) {
 		}
 		flips++
 	}
-	c.hostile.SetScript(noRefusals)
+	c.hostile.SetScript(mallory.Pass)
 	return fmt.Sprintf("%d flips refused, 1 arrived", flips), errors.Join(c.hostile.Inject(mallory.ToServer, genuine), wait())
 }
 
@@ -225,11 +226,11 @@ func holdSend(c *chain) (string, error) {
 
 // holdNotification lets a notification be overtaken by the next.
 func holdNotification(c *chain) (string, error) {
-	o, err := c.observes(sim.Command{Cmd: "observe", Path: sensor, Format: formatText})
+	id, err := c.observes(sim.Command{Cmd: "observe", Path: sensor, Format: formatText})
 	if err != nil {
 		return "", err
 	}
-	c.single = o
+	c.single = id
 	held := c.cut(mallory.ToServer, 1)
 	c.value++
 	old := c.value
@@ -260,7 +261,7 @@ func stripBoth(c *chain) (string, error) {
 	n := 0
 	c.hostile.SetScript(func(p mallory.Packet) [][]byte {
 		if !mallory.Protected(p.Data) {
-			return noRefusals(p)
+			return mallory.Pass(p)
 		}
 		d, _, _, _ := mallory.Parse(p.Data)
 		if !d.Code.IsRequest() {

@@ -82,6 +82,7 @@ func killProxy(c *chain) (string, error) {
 
 // killDevice loses the device's observations and registration, not its numbers.
 func killDevice(c *chain) (string, error) {
+	c.deviceKilled = c.server.mark()
 	c.device.kill()
 	c.lives = append(c.lives, c.device)
 	if err := c.startDevice(); err != nil {

@@ -107,12 +107,10 @@ func (c *chain) unmoved() error {
 	return nil
 }
 
-// observed is an observation that the server has.
-type observed struct{ id int }
-
-func (c *chain) observes(cmd sim.Command) (observed, error) {
+// observes has the server observe and returns the id of that.
+func (c *chain) observes(cmd sim.Command) (id int, err error) {
 	x, err := want(c.ask(c.server, cmd), "2.05")
-	return observed{x.ID}, err
+	return x.ID, err
 }
 
 // notifies changes the sensor and waits until the server is notified of that.
@@ -132,12 +130,12 @@ func (c *chain) notifiesMany() error {
 	return c.notified(c.many, "/3/0/9", strconv.Itoa(c.value%100), func(x line) bool { return x.Bytes > 0 })
 }
 
-func (c *chain) notified(o observed, path, value string, ok func(line) bool) error {
+func (c *chain) notified(id int, path, value string, ok func(line) bool) error {
 	from := c.server.mark()
 	if _, err := c.ask(c.device, sim.Command{Cmd: "set", Path: path, Value: &value})(); err != nil {
 		return err
 	}
-	_, err := c.server.wait(10*time.Second, from, func(x line) bool { return x.Event == "notification" && x.ID == o.id && ok(x) })
+	_, err := c.server.wait(10*time.Second, from, func(x line) bool { return x.Event == "notification" && x.ID == id && ok(x) })
 	if err != nil {
 		err = fmt.Errorf("no notification of %s = %s: %w", path, value, err)
 	}

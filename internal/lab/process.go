@@ -38,6 +38,30 @@ type line struct {
 	log       string
 }
 
+// text is a line for people.
+func (l line) text() string {
+	if l.log != "" {
+		return l.log
+	}
+	var b strings.Builder
+	b.WriteString(l.Event)
+	for _, x := range []struct{ name, value string }{
+		{"ep", l.Endpoint}, {"", l.Method}, {"path", l.Path}, {"query", l.Query}, {"", l.Code}, {"text", l.Text}, {"location", l.Location}, {"addr", l.Addr}, {"error", l.Error},
+	} {
+		switch {
+		case x.value == "":
+		case x.name == "":
+			b.WriteString(" " + x.value)
+		default:
+			b.WriteString(" " + x.name + "=" + x.value)
+		}
+	}
+	if l.Bytes > 0 {
+		fmt.Fprintf(&b, " %d B", l.Bytes)
+	}
+	return b.String()
+}
+
 // process is a child that prints JSON lines, or a daemon that logs.
 type process struct {
 	name  string
@@ -74,7 +98,11 @@ func startDaemon(ctx context.Context, ready, exe string, args ...string) (*proce
 }
 
 func newProcess(ctx context.Context, exe string, args ...string) *process {
-	return &process{name: filepath.Base(exe), cmd: exec.CommandContext(ctx, exe, args...), change: make(chan struct{}), done: make(chan struct{})}
+	name := filepath.Base(exe)
+	if len(args) > 1 && args[0] == "sim" {
+		name = args[1]
+	}
+	return &process{name: name, cmd: exec.CommandContext(ctx, exe, args...), change: make(chan struct{}), done: make(chan struct{})}
 }
 
 func (p *process) ready(out io.Reader, ok func(line) bool) (*process, error) {
