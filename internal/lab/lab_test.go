@@ -105,7 +105,7 @@ func TestNonces(t *testing.T) {
 func TestLook(t *testing.T) {
 	sealed := packet(mallory.ToServer, coap.POST, "t", "\x01", "sealed")
 	plain := mallory.Packet{Data: coap.Datagram{Code: coap.POST, Body: coap.AppendBody(nil, coap.Options{{Number: coap.URIPath, Value: []byte("3303")}}, nil)}.Append(nil)}
-	if s := look([]mallory.Packet{sealed}, nil); s.blind() != nil || s.sealed != 1 || s.outside() != "1 sealed of 19-19 B: POST, kid 646576; 0 refusals" {
+	if s := look([]mallory.Packet{sealed}, nil); s.blind() != nil || s.sealed != 1 || s.outside() != "1 sealed of 18-18 B: POST, kid 646576; 0 refusals" {
 		t.Errorf("%v, %s", s.blind(), s.outside())
 	}
 	for _, c := range []struct {
