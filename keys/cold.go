@@ -389,7 +389,9 @@ func (r *Keyring) Suspend(ctx context.Context, names []string) (resume func(), e
 		defer r.mu.Unlock()
 		for _, name := range names[:entered] {
 			r.leave(name)
-			if _, ok := r.names[name]; !ok {
+			if _, added := r.names[name]; added {
+				r.cold.hidden[name] = struct{}{}
+			} else {
 				delete(r.cold.hidden, name)
 			}
 		}
@@ -477,7 +479,7 @@ func (r *Keyring) Hot() []*Peer {
 
 // Conflict returns ErrDuplicate if an entry that a [Directory] is about to write
 // cannot stand beside a peer that was added to the keyring, or beside an EDHOC
-// session.
+// session. A peer of its own name hides it.
 func (r *Keyring) Conflict(e *Entry) error {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -491,7 +493,7 @@ func (r *Keyring) Conflict(e *Entry) error {
 	if err != nil {
 		return err
 	}
-	return r.clash(p, func(q *Peer) bool { return !q.cold })
+	return r.clash(p, func(q *Peer) bool { return !q.cold && q.entry.Name != e.Name })
 }
 
 // each calls fn for each peer, those added and those in the Directory, in the order

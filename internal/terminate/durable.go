@@ -33,17 +33,23 @@ type behind struct {
 	mu      sync.Mutex
 	work    []func(*bolt.Tx) error
 	then    []func()
-	wake    chan struct{}
+	wake    chan struct{} // there is something
+	hurry   chan struct{} // somebody waits for it
 	closed  bool
 	done    chan struct{}
 	failure error
 }
 
-// maxBehind bounds what waits to be written; more waits for the disk.
-const maxBehind = 16384
+const (
+	// maxBehind bounds what waits to be written; more waits for the disk.
+	maxBehind = 16384
+	// gather is how long a change waits for others that nobody is in a hurry
+	// for: a flush of its own would be in the way of the journal's.
+	gather = 40 * time.Millisecond
+)
 
 func newBehind(store *bolt.Store, log *slog.Logger) *behind {
-	b := &behind{store: store, log: log, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	b := &behind{store: store, log: log, wake: make(chan struct{}, 1), hurry: make(chan struct{}, 1), done: make(chan struct{})}
 	go b.run()
 	return b
 }
@@ -56,8 +62,12 @@ func (b *behind) add(f func(*bolt.Tx) error) {
 		b.work = append(b.work, f)
 	}
 	b.mu.Unlock()
+	signal(b.wake)
+}
+
+func signal(c chan struct{}) {
 	select {
-	case b.wake <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
@@ -68,10 +78,8 @@ func (b *behind) after(f func()) {
 	b.mu.Lock()
 	b.then = append(b.then, f)
 	b.mu.Unlock()
-	select {
-	case b.wake <- struct{}{}:
-	default:
-	}
+	signal(b.hurry)
+	signal(b.wake)
 }
 
 func (b *behind) put(name, key string, data []byte) {
@@ -109,6 +117,10 @@ func (b *behind) run() {
 			return
 		}
 		<-b.wake
+		select {
+		case <-b.hurry:
+		case <-time.After(gather):
+		}
 	}
 }
 
@@ -116,10 +128,8 @@ func (b *behind) close() error {
 	b.mu.Lock()
 	b.closed = true
 	b.mu.Unlock()
-	select {
-	case b.wake <- struct{}{}:
-	default:
-	}
+	signal(b.hurry)
+	signal(b.wake)
 	<-b.done
 	return b.failure
 }

@@ -51,13 +51,7 @@ func (st *Store) put(ctx context.Context, fresh bool, entries []keys.Entry, prog
 		return err
 	}
 	var unknown []keys.Identity
-	var replaced []string
 	err = st.View(ctx, func(tx *Tx) error {
-		for i := range all {
-			if live(tx.tx, []byte(all[i].name)) {
-				replaced = append(replaced, all[i].name)
-			}
-		}
 		if err := clashes(tx.tx, all); err != nil || !fresh {
 			return err
 		}
@@ -85,7 +79,11 @@ func (st *Store) put(ctx context.Context, fresh bool, entries []keys.Entry, prog
 	} else if err != nil {
 		return err
 	}
-	resume, err := st.suspend(ctx, replaced)
+	names := make([]string, len(all))
+	for i := range all {
+		names[i] = all[i].name
+	}
+	resume, err := st.suspend(ctx, names)
 	if err != nil {
 		return err
 	}

@@ -43,6 +43,18 @@ var sections = []section{
 	{title: "go-coap over loopback UDP", text: "One request and its answer, both ends in one process.", pkg: "./oscore/gocoap", pattern: ".", table: plainTable},
 	{title: "The endpoint above the calculator", pkg: "./internal/endpoint", pattern: ".", table: plainTable},
 	{
+		title: "A fleet in one store",
+		text: "BOLT_FLEET contexts, 100000 unless it is set: imported, and served by a process of its own. Ready is from the start to\n" +
+			"the first look-up; heard is after each sent a request and was answered. Mapped memory is pages of the file, which the\n" +
+			"kernel takes back when it needs them.",
+		pkg: "./keys/bolt", pattern: "^Benchmark(Import|Fleet)$", table: plainTable,
+	},
+	{
+		title: "Keyless proxy against a bare forwarder",
+		text:  "ns/op is the proxy's processor time a request; of Overload it is wall time.",
+		pkg:   "./proxy", pattern: "^Benchmark(Hop|Overload)$", table: plainTable,
+	},
+	{
 		title: "EDHOC, a side",
 		text: "A handshake of both sides without message_4; pk-% is the share of the public-key operations, timed where they\n" +
 			"happen. Target: at least 90 %.",

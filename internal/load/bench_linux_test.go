@@ -1,0 +1,150 @@
+package load
+
+import (
+	"fmt"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/oscorelay/oscorelay/internal/coap"
+	"github.com/oscorelay/oscorelay/internal/endpoint"
+	"github.com/oscorelay/oscorelay/internal/terminate"
+)
+
+// inFlight is how many requests are under way at a time.
+const inFlight = 256
+
+// turn is how many requests a middle has before it is another's turn.
+const turn = 4096
+
+// contender is a middle, the fleet before it and the server behind it.
+type contender struct {
+	name string
+	*process
+	fleet   *fleet
+	backend *backend
+
+	cpu        time.Duration // in the turns so far
+	done, lost int
+	took       time.Duration
+	kib        int
+}
+
+func freePort(t testing.TB) uint16 {
+	t.Helper()
+	c, err := net.ListenUDP("udp4", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	return c.LocalAddr().(*net.UDPAddr).AddrPort().Port()
+}
+
+// gateways' settings for as much from few devices as from many.
+func contend(t testing.TB, name string, m mode, devices int, s settings) *contender {
+	t.Helper()
+	c := &contender{name: name, backend: newBackend(t, devices), fleet: newFleet(t, m, devices)}
+	s.Name, s.Backend = name, c.backend.sock.Addr().String()
+	if s.Kind == "gateway" {
+		s.Base, s.UpstreamPort = makeStore(t, devices), freePort(t)
+		if s.DeviceExchanges == 0 {
+			s.DeviceExchanges = 1024
+		}
+	}
+	c.process = start(t, s)
+	c.fleet.register(t, c.at, inFlight)
+	return c
+}
+
+// slice gives the middle n requests, of the devices or of the server.
+func (c *contender) slice(n int, t *turns, send func(k int)) {
+	before, since := c.usage(false), time.Now()
+	c.lost += t.closed(n, inFlight, send)
+	c.took += time.Since(since)
+	after := c.usage(false)
+	c.cpu += after.CPU - before.CPU
+	c.kib = after.KiB
+	c.done += n
+}
+
+func (c *contender) sliceUp(n int)   { c.slice(n, &c.fleet.up, c.fleet.updates(c.at)) }
+func (c *contender) sliceDown(n int) { c.slice(n, &c.backend.asked, c.backend.questions()) }
+
+// reset leaves out what was so far.
+func (c *contender) reset() { c.cpu, c.done, c.lost, c.took = 0, 0, 0, 0 }
+
+// each is the processor time of a request, in µs.
+func (c *contender) each() float64 { return float64(c.cpu.Nanoseconds()) / float64(c.done) / 1000 }
+
+// report reports figures, and ratios to the last of the contenders.
+func report(b *testing.B, all ...*contender) {
+	b.Helper()
+	done, lost := 0, 0
+	for _, c := range all {
+		b.ReportMetric(c.each(), c.name+"-cpu-µs")
+		done, lost = done+c.done, lost+c.lost
+	}
+	b.ReportMetric(float64(lost)/float64(done)*100, "lost-%")
+}
+
+// BenchmarkUp is a device's Update, passed on and answered: the processor time
+// that a gateway takes for it with OSCORE and without, beside the keyless proxy and
+// a forwarder that looks at nothing.
+func BenchmarkUp(b *testing.B) {
+	for _, peers := range []int{1, 1000, 100_000} {
+		b.Run(fmt.Sprintf("peers=%d", peers), func(b *testing.B) {
+			bare := contend(b, "forwarder", opaque, peers, settings{Kind: "forwarder"})
+			keyless := contend(b, "proxy", opaque, peers, settings{Kind: "proxy"})
+			clear := contend(b, "plain", plain, peers, settings{Kind: "gateway", Plain: terminate.PlainObserve})
+			oscore := contend(b, "sealed", sealed, peers, settings{Kind: "gateway"})
+			fresh := contend(b, "sealed+echo", sealed, peers, settings{Kind: "gateway", Freshness: endpoint.FreshUnsafe})
+			all := []*contender{bare, keyless, clear, oscore, fresh}
+			for _, c := range all {
+				c.sliceUp(max(turn, peers))
+				c.reset()
+			}
+			for b.Loop() {
+				for _, c := range all {
+					c.sliceUp(turn)
+				}
+			}
+			report(b, all...)
+			b.ReportMetric(keyless.each()/bare.each(), "proxy/forwarder")
+			b.ReportMetric(clear.each()/bare.each(), "plain/forwarder")
+			b.ReportMetric(oscore.each()/clear.each(), "sealed/plain")
+			b.ReportMetric(fresh.each()/clear.each(), "sealed+echo/plain")
+			b.ReportMetric(float64(oscore.kib)/1024, "sealed-MiB")
+			b.ReportMetric(float64(clear.kib)/1024, "plain-MiB")
+		})
+	}
+}
+
+// BenchmarkDown is the same for a Read of the server. The execute is an unsafe
+// request, which is in the journal, on the disk, before it goes out.
+func BenchmarkDown(b *testing.B) {
+	for _, peers := range []int{1, 1000, 100_000} {
+		for _, what := range []struct {
+			name   string
+			method coap.Code
+		}{{"read", coap.GET}, {"execute", coap.POST}} {
+			b.Run(fmt.Sprintf("%s/peers=%d", what.name, peers), func(b *testing.B) {
+				clear := contend(b, "plain", plain, peers, settings{Kind: "gateway", Plain: terminate.PlainObserve})
+				oscore := contend(b, "sealed", sealed, peers, settings{Kind: "gateway"})
+				all := []*contender{clear, oscore}
+				for _, c := range all {
+					c.backend.method = what.method
+					c.sliceDown(turn)
+					c.reset()
+				}
+				for b.Loop() {
+					for _, c := range all {
+						c.sliceDown(turn)
+					}
+				}
+				report(b, all...)
+				b.ReportMetric(oscore.each()/clear.each(), "sealed/plain")
+				b.ReportMetric(float64(oscore.done)/oscore.took.Seconds(), "sealed-requests/s")
+			})
+		}
+	}
+}
