@@ -243,8 +243,9 @@ func oneTarget(f *flag.FlagSet) (target, error) {
 
 // connect opens the key directory and connects, sealed, to the peer. The handler
 // serves the requests of that one; nil serves none.
-func (r *requestFlags) connect(ctx context.Context, io stdio, to target, cfg gocoap.Config, handler mux.Handler) (_ *gocoap.Client, store *keyStore, err error) {
-	if store, err = r.store.open(ctx, io); err != nil {
+func (r *requestFlags) connect(ctx context.Context, io stdio, to target, cfg gocoap.Config, handler mux.Handler) (_ *gocoap.Client, _ *keyStore, err error) {
+	store, err := r.store.open(ctx, io)
+	if err != nil {
 		return nil, nil, err
 	}
 	defer func() {

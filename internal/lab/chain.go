@@ -297,7 +297,7 @@ func (c *chain) executes() (wait func() error) {
 		if _, err := want(answer, "2.04"); err != nil {
 			return err
 		}
-		if n := c.ran(argument); n != 1 {
+		if n := settled(1, func() int { return c.ran(argument) }); n != 1 {
 			return fmt.Errorf("it ran %d times", n)
 		}
 		return nil
@@ -327,7 +327,7 @@ func (c *chain) sendsNow() (wait func() error) {
 		if _, err := answer(); err != nil {
 			return err
 		}
-		if n := c.sent() - before; n != 1 {
+		if n := settled(1, func() int { return c.sent() - before }); n != 1 {
 			return fmt.Errorf("the server got it %d times", n)
 		}
 		return nil

@@ -163,6 +163,16 @@ func (c *chain) acted() (device, server int) {
 	})
 }
 
+// more checks that the device and the server acted on so many more than before.
+func (c *chain) more(device, server, byDevice, byServer int) error {
+	settled(device+byDevice, func() int { d, _ := c.acted(); return d })
+	settled(server+byServer, func() int { _, s := c.acted(); return s })
+	if d, s := c.acted(); d-device != byDevice || s-server != byServer {
+		return fmt.Errorf("the device acted on %d, the server on %d, not on %d and %d", d-device, s-server, byDevice, byServer)
+	}
+	return nil
+}
+
 func replayAll(c *chain) (string, error) {
 	c.hostile.SetScript(mallory.Pass)
 	device, server := c.acted()
@@ -171,11 +181,7 @@ func replayAll(c *chain) (string, error) {
 		return "", err
 	}
 	// Genuine traffic comes behind them, and through.
-	err = errors.Join(c.reads("/3/0/0", manufacturer), c.sendsNow()())
-	deviceNow, serverNow := c.acted()
-	if d, s := deviceNow-device-reads-1, serverNow-server-1; d != 0 || s != 0 {
-		err = errors.Join(err, fmt.Errorf("the device acted on %d, the server on %d", d, s))
-	}
+	err = errors.Join(c.reads("/3/0/0", manufacturer), c.sendsNow()(), c.more(device, server, reads+1, 1))
 	return fmt.Sprintf("%d replays, 0 acted on", n), err
 }
 
@@ -184,14 +190,15 @@ func replayAllAfterKill(c *chain) (string, error) {
 	if err := c.killGateway(); err != nil {
 		return "", err
 	}
-	_, server := c.acted()
+	acted := func() int { _, s := c.acted(); return s }
+	before := acted()
 	n, _, err := c.replayEverything(mallory.ToServer)
 	if err != nil {
 		return "", err
 	}
 	err = errors.Join(c.until("echo_challenge", 1), c.sendsNow()())
-	if _, now := c.acted(); now-server != 1 {
-		err = errors.Join(err, fmt.Errorf("the server acted on %d", now-server-1))
+	if now := settled(before+1, acted); now-before != 1 {
+		err = errors.Join(err, fmt.Errorf("the server acted on %d", now-before-1))
 	}
 	counters, cerr := c.counters()
 	return fmt.Sprintf("%d replays, %d challenged", n, counters["echo_challenge"]-1), errors.Join(err, cerr)
@@ -218,7 +225,7 @@ func holdSend(c *chain) (string, error) {
 	mu.Unlock()
 	before := c.sent()
 	err := errors.Join(c.hostile.Inject(mallory.ToServer, late), c.hostile.Inject(mallory.ToServer, anew(late, 1)), c.sendsNow()())
-	if n := c.sent() - before - 1; n != 0 {
+	if n := settled(1, func() int { return c.sent() - before }) - 1; n != 0 {
 		err = errors.Join(err, fmt.Errorf("what came late arrived %d times", n))
 	}
 	return "came 2 times late, 0 acted on", err
@@ -272,13 +279,7 @@ func stripBoth(c *chain) (string, error) {
 		n++
 		return [][]byte{anew(mallory.Strip(p.Data, coap.OSCORE), n), p.Data}
 	})
-	err := errors.Join(c.reads("/3/0/0", manufacturer), c.sendsNow()())
-	deviceNow, serverNow := c.acted()
-	// The device tells of what it answered: it counts the stripped read, if it
-	// answered it.
-	if d, s := deviceNow-device, serverNow-server; d != 1 || s != 1 {
-		err = errors.Join(err, fmt.Errorf("the device acted on %d, the server on %d, not on 1 each", d, s))
-	}
+	err := errors.Join(c.reads("/3/0/0", manufacturer), c.sendsNow()(), c.more(device, server, 1, 1))
 	mu.Lock()
 	defer mu.Unlock()
 	return fmt.Sprintf("%d stripped, 0 acted on", n), err
@@ -347,7 +348,7 @@ func answerForServer(c *chain) (string, error) {
 	}
 	c.hostile.SetScript(nil)
 	err = c.sendsNow()()
-	if n := c.sent() - before; n != 1 {
+	if n := settled(1, func() int { return c.sent() - before }); n != 1 {
 		err = errors.Join(err, fmt.Errorf("the server got %d", n))
 	}
 	mu.Lock()
@@ -431,11 +432,7 @@ func impostor(c *chain) (string, error) {
 			return "", err
 		}
 	}
-	err := errors.Join(c.reads("/3/0/14", offset), c.sendsNow()())
-	deviceNow, serverNow := c.acted()
-	if d, s := deviceNow-device, serverNow-server; d != 1 || s != 1 {
-		err = errors.Join(err, fmt.Errorf("the device acted on %d, the server on %d, not on 1 each", d, s))
-	}
+	err := errors.Join(c.reads("/3/0/14", offset), c.sendsNow()(), c.more(device, server, 1, 1))
 	mu.Lock()
 	defer mu.Unlock()
 	for _, d := range answers {

@@ -161,15 +161,19 @@ func (c *chain) writesLarge() (wait func() error) {
 		if _, err := want(answer, "2.04"); err != nil {
 			return err
 		}
-		n := 0
-		for _, x := range c.device.since(from) {
-			switch {
-			case x.Event != "package":
-			case x.Sum != hex.EncodeToString(sum[:]):
-				return fmt.Errorf("the device has %d other bytes", x.Bytes)
-			default:
-				n++
+		packages := func(ok func(sum string) bool) int {
+			n := 0
+			for _, x := range c.device.since(from) {
+				if x.Event == "package" && ok(x.Sum) {
+					n++
+				}
 			}
+			return n
+		}
+		right := hex.EncodeToString(sum[:])
+		n := settled(1, func() int { return packages(func(string) bool { return true }) })
+		if wrong := packages(func(s string) bool { return s != right }); wrong > 0 {
+			return fmt.Errorf("%d packages with other bytes arrived", wrong)
 		}
 		if n != 1 {
 			return fmt.Errorf("the package arrived %d times", n)

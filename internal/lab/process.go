@@ -203,6 +203,17 @@ func (p *process) count(ok func(line) bool) (n int) {
 	return n
 }
 
+// settled returns a count of what processes say, once it is at least n: what one
+// says of a request may come after what another says of its answer.
+func settled(n int, count func() int) int {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(5 * time.Second); count() < n && time.Now().Before(end); {
+		<-tick.C
+	}
+	return count()
+}
+
 // send writes a line to the child.
 func (p *process) send(v any) error {
 	b, err := json.Marshal(v)

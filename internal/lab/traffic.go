@@ -50,7 +50,7 @@ var traffic = []step[*Lab]{
 
 // once checks how often a path's handler ran.
 func (l *Lab) once(path string, want int) error {
-	if n := l.handledCount(path); n != want {
+	if n := settled(want, func() int { return l.handledCount(path) }); n != want {
 		return fmt.Errorf("the handler of %s ran %d times, not %d", path, n, want)
 	}
 	return nil
