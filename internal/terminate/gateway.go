@@ -49,6 +49,8 @@ type Gateway struct {
 	seed     [32]byte
 	draining bool
 
+	known sync.RWMutex // devices and byIndex change under mu and this one; either will do to read them
+
 	mu        sync.Mutex
 	down      *message.Layer[hop]    // toward devices
 	up        *message.Layer[uint32] // toward the backend, by the device's index
