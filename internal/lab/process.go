@@ -191,9 +191,9 @@ func (p *process) mark() int {
 	return len(p.lines)
 }
 
-// quiet is how long a process must have printed nothing until its lines count
+// stillness is how long a process must have printed nothing until its lines count
 // as read: an answer can overtake the line that tells of its request.
-const quiet = 50 * time.Millisecond
+const stillness = 50 * time.Millisecond
 
 // settle waits until the process prints nothing for a moment.
 func (p *process) settle() {
@@ -204,7 +204,7 @@ func (p *process) settle() {
 		if ended {
 			return
 		}
-		still := time.NewTimer(quiet)
+		still := time.NewTimer(stillness)
 		select {
 		case <-change:
 			still.Stop()
