@@ -42,6 +42,7 @@ type settings struct {
 
 	// Of a gateway.
 	Base            string // where its store is
+	Hot             int    // contexts ready in memory; the store's default if zero
 	Listen          string // 127.0.0.1:0 if empty
 	UpstreamPort    uint16
 	Plain           terminate.Plain
@@ -144,7 +145,7 @@ func middle(v string) (err error) {
 
 // gateway runs one on its store.
 func gateway(ctx context.Context, s *settings) (g *terminate.Gateway, end func() error, err error) {
-	store, err := openStore(s.Base, false)
+	store, err := openStore(s.Base, bolt.Options{Hot: s.Hot})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -168,8 +169,9 @@ func gateway(ctx context.Context, s *settings) (g *terminate.Gateway, end func()
 	}, nil
 }
 
-func openStore(base string, init bool) (*bolt.Store, error) {
-	return bolt.Open(filepath.Join(base, "store"), bolt.Options{Init: init, AnchorDir: filepath.Join(base, "anchors")})
+func openStore(base string, o bolt.Options) (*bolt.Store, error) {
+	o.AnchorDir = filepath.Join(base, "anchors")
+	return bolt.Open(filepath.Join(base, "store"), o)
 }
 
 // resident is the process's memory in KiB.
@@ -287,6 +289,14 @@ func (p *process) stop() {
 	if err := p.cmd.Wait(); err != nil {
 		p.t.Errorf("a middle: %v", err)
 	}
+	p.cmd = nil
+}
+
+// kill is kill -9.
+func (p *process) kill() {
+	_ = p.cmd.Process.Kill()
+	_ = p.cmd.Wait()
+	_ = p.in.Close()
 	p.cmd = nil
 }
 
