@@ -1,4 +1,4 @@
-# make demo    builds, then shows sealed traffic through a hostile relay (60 s at most)
+# make demo    builds, then shows a sealed device, hostile and keyless proxies, oscored, a plain server (60 s at most)
 # make test    the whole suite a contributor needs; needs only Go
 # make ci      what continuous integration runs; installs what it needs
 #

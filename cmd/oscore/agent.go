@@ -17,7 +17,6 @@ import (
 	"github.com/plgd-dev/go-coap/v3/message/codes"
 	"github.com/plgd-dev/go-coap/v3/message/pool"
 	"github.com/plgd-dev/go-coap/v3/mux"
-	"github.com/plgd-dev/go-coap/v3/options"
 )
 
 // agentCommand is a line that the agent reads.
@@ -48,8 +47,7 @@ func agent(ctx context.Context, io stdio, args []string) (err error) {
 	f := flag.NewFlagSet("agent", flag.ContinueOnError)
 	f.SetOutput(io.err)
 	var r requestFlags
-	r.store.register(f)
-	f.StringVar(&r.peer, "peer", "", "`NAME` of the peer in the key directory (default: the only one)")
+	r.registerEnds(f)
 	f.Usage = func() {
 		fmt.Fprint(io.err, "Usage: oscore agent [flags] coap://HOST:PORT\n\nReads lines such as {\"id\":1,\"method\":\"GET\",\"path\":\"/large\"} and prints answers as JSON lines.\n"+
 			"Serves GET /3/0/0 to the server.\n\n")
@@ -58,30 +56,19 @@ func agent(ctx context.Context, io stdio, args []string) (err error) {
 	if err := parseFlags(f, args); err != nil {
 		return err
 	}
-	if f.NArg() != 1 {
-		return usagef("one URI is needed, such as coap://192.0.2.1:5683")
-	}
-	to, err := parseTarget(f.Arg(0))
-	if err != nil {
-		return err
-	}
-	store, err := r.store.open(ctx, io)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, store.Close()) }()
-	peer, err := store.choose(r.peer)
+	to, err := oneTarget(f)
 	if err != nil {
 		return err
 	}
 	a := &agentState{enc: json.NewEncoder(io.out)}
-	ep := gocoap.New(gocoap.Config{Keyring: store.ring})
-	conn, err := dialUDP(to.address, append(ep.UDPClient(a), options.WithErrors(func(error) {}))...)
+	c, store, err := r.connect(ctx, io, to, gocoap.Config{}, a)
 	if err != nil {
 		return err
 	}
-	c := ep.Client(conn, peer)
-	defer c.Close()
+	defer func() {
+		_ = c.Close() // what it was for is done, or has its own error
+		err = errors.Join(err, store.Close())
+	}()
 	a.say(agentLine{Event: "ready"})
 	var running sync.WaitGroup
 	defer running.Wait()

@@ -57,9 +57,14 @@ type requestFlags struct {
 	taint error // why the peer's keys may not seal, nil if they may
 }
 
-func (r *requestFlags) register(f *flag.FlagSet, method codes.Code, observes bool) {
+// registerEnds registers the flags that say who talks to whom.
+func (r *requestFlags) registerEnds(f *flag.FlagSet) {
 	r.store.register(f)
 	f.StringVar(&r.peer, "peer", "", "`NAME` of the peer in the key directory (default: the only one)")
+}
+
+func (r *requestFlags) register(f *flag.FlagSet, method codes.Code, observes bool) {
+	r.registerEnds(f)
 	f.DurationVar(&r.timeout, "timeout", 20*time.Second, "give up after this long")
 	f.BoolVar(&r.json, "json", false, "print JSON")
 	f.BoolVar(&r.raw, "raw", false, "print the payload's bytes as they are")
@@ -181,10 +186,7 @@ func request(ctx context.Context, io stdio, method codes.Code, observes bool, ar
 	if err := parseFlags(f, args); err != nil {
 		return err
 	}
-	if f.NArg() != 1 {
-		return usagef("one URI is needed, such as coap://192.0.2.1/3/0/0")
-	}
-	to, err := parseTarget(f.Arg(0))
+	to, err := oneTarget(f)
 	if err != nil {
 		return err
 	}
@@ -192,23 +194,22 @@ func request(ctx context.Context, io stdio, method codes.Code, observes bool, ar
 	if err != nil {
 		return fmt.Errorf("payload: %w", err)
 	}
-	store, err := r.store.open(ctx, io)
+	cfg := gocoap.Config{MaxBody: 64 << 20, PlainErrorWait: 2 * time.Second} // a person waits
+	if r.verbose {
+		cfg.Event = func(e gocoap.Event) { fmt.Fprintf(io.err, "oscore: %s %v\n", e.Reason, e.Err) }
+	}
+	c, store, err := r.connect(ctx, io, to, cfg, nil)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, store.Close()) }()
-	peer, err := store.choose(r.peer)
-	if err != nil {
-		return err
-	}
+	defer func() {
+		_ = c.Close() // what it was for is done, or has its own error
+		err = errors.Join(err, store.Close())
+	}()
+	peer := c.PeerName()
 	if p, ok := store.ring.Get(peer); ok {
 		r.taint = p.Taint()
 	}
-	c, err := r.dial(store, to, peer, io.err)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
 	interrupted := ctx
 	ctx, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()
@@ -232,25 +233,43 @@ func request(ctx context.Context, io stdio, method codes.Code, observes bool, ar
 	return r.print(io, resp)
 }
 
-// dial connects, sealed, to the peer.
-func (r *requestFlags) dial(store *keyStore, to target, peer string, stderr io.Writer) (*gocoap.Client, error) {
-	cfg := gocoap.Config{Keyring: store.ring, MaxBody: 64 << 20, PlainErrorWait: 2 * time.Second} // a person waits
-	if r.verbose {
-		cfg.Event = func(e gocoap.Event) { fmt.Fprintf(stderr, "oscore: %s %v\n", e.Reason, e.Err) }
+// oneTarget reads the URI that is the only argument.
+func oneTarget(f *flag.FlagSet) (target, error) {
+	if f.NArg() != 1 {
+		return target{}, usagef("one URI is needed, such as coap://192.0.2.1/3/0/0")
 	}
+	return parseTarget(f.Arg(0))
+}
+
+// connect opens the key directory and connects, sealed, to the peer. The handler
+// serves the requests of that one; nil serves none.
+func (r *requestFlags) connect(ctx context.Context, io stdio, to target, cfg gocoap.Config, handler mux.Handler) (_ *gocoap.Client, _ *keyStore, err error) {
+	store, err := r.store.open(ctx, io)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, store.Close())
+		}
+	}()
+	peer, err := store.choose(r.peer)
+	if err != nil {
+		return nil, nil, err
+	}
+	cfg.Keyring = store.ring
 	ep := gocoap.New(cfg)
 	quiet := options.WithErrors(func(error) {}) // the request's own error says it
 	var conn mux.Conn
-	var err error
 	if to.tcp {
-		conn, err = dialTCP(to.address, append(ep.TCPClient(nil), quiet)...)
+		conn, err = dialTCP(to.address, append(ep.TCPClient(handler), quiet)...)
 	} else {
-		conn, err = dialUDP(to.address, append(ep.UDPClient(nil), quiet)...)
+		conn, err = dialUDP(to.address, append(ep.UDPClient(handler), quiet)...)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("connect to %s: %w", to.address, err)
+		return nil, nil, fmt.Errorf("connect to %s: %w", to.address, err)
 	}
-	return ep.Client(conn, peer), nil
+	return ep.Client(conn, peer), store, nil
 }
 
 func (r *requestFlags) build(ctx context.Context, c *gocoap.Client, method codes.Code, to target, payload []byte) (*pool.Message, error) {

@@ -294,25 +294,17 @@ func shakeSwapped(ctx context.Context, s *shakers) (string, error) {
 }
 
 // runHandshakes runs them all.
-func runHandshakes(ctx context.Context, row func(Row)) (ok bool, err error) {
+func runHandshakes(r *run) error {
 	s, err := newShakers()
 	if err != nil {
-		return false, err
+		return err
 	}
 	defer s.end()
-	ok = true
 	for _, step := range handshakes {
-		r := Row{Part: "handshake", Step: step.name}
-		verdict, err := step.run(ctx, s)
-		r.Saw, r.Verdict, r.OK = s.saw(), verdict, err == nil
-		if err != nil {
-			r.Verdict = err.Error()
-		}
-		ok = ok && r.OK
-		row(r)
-		if ctx.Err() != nil {
-			return false, ctx.Err()
+		verdict, err := step.run(r.ctx, s)
+		if err := r.row(PartHandshake, step.name, verdict, s.saw(), err); err != nil {
+			return err
 		}
 	}
-	return ok, nil
+	return nil
 }

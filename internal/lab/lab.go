@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/oscorelay/oscorelay/internal/mallory"
@@ -17,22 +18,41 @@ import (
 
 // Config is what a run needs.
 type Config struct {
-	// Exe is the oscore program: it is started as server and as device.
+	// Exe is the oscore program: it is started as servers and as devices.
 	Exe string
+	// Bin is the directory of oscored and oscore-proxy; empty: that of Exe.
+	Bin string
 	// Dir takes the key directories; it is the caller's to remove.
 	Dir string
-	// Row is called with each step as it ends.
+	// Row is called with each step as it ends; nil: nobody is told.
 	Row func(Row)
+	// Trace is called with what happens in a step of the chain, line by line,
+	// before its row: processes, their logs, datagrams as the hostile proxy saw
+	// them. Nil: nobody is told.
+	Trace func(string)
 }
 
 // Row is one step of a run.
 type Row struct {
-	Part    string `json:"part"` // traffic, attack or handshake
+	N       int    `json:"n"`    // from 1
+	Part    string `json:"part"` // see Parts
 	Step    string `json:"step"`
-	Saw     string `json:"saw"` // what the relay saw
-	Verdict string `json:"verdict"`
+	Verdict string `json:"verdict"` // with a figure, or the error
+	Saw     string `json:"saw"`     // what the hostile relay saw, in datagrams
 	OK      bool   `json:"ok"`
 }
+
+// Parts of a run, in their order. The first four are the chain's, the others
+// those of the library alone.
+const (
+	PartChain     = "chain"
+	PartKill      = "kill"
+	PartHostile   = "hostile"
+	PartSight     = "sight"
+	PartTraffic   = "traffic"
+	PartAttack    = "attack"
+	PartHandshake = "handshake"
+)
 
 // Lab is the parties of a run.
 type Lab struct {
@@ -56,45 +76,65 @@ const echoLifetime = 2 * time.Second
 // Run runs the lab to its end. It returns an error if the parties cannot be
 // started; a property that does not hold is a row that is not OK.
 func Run(ctx context.Context, cfg Config) (ok bool, err error) {
-	l, err := newLab(ctx, cfg)
-	if err != nil {
+	r := &run{ctx: ctx, cfg: cfg, ok: true}
+	if err := runChain(r); err != nil {
 		return false, err
 	}
+	if err := runLibrary(r); err != nil {
+		return false, err
+	}
+	return r.ok, runHandshakes(r)
+}
+
+// run counts rows and remembers whether all were OK.
+type run struct {
+	ctx context.Context
+	cfg Config
+	n   int
+	ok  bool
+}
+
+// row tells of a step.
+func (r *run) row(part, step, verdict, saw string, err error) error {
+	r.n++
+	x := Row{N: r.n, Part: part, Step: step, Verdict: verdict, Saw: saw, OK: err == nil}
+	if err != nil {
+		x.Verdict = strings.ReplaceAll(err.Error(), "\n", "; ")
+	}
+	r.ok = r.ok && x.OK
+	if r.cfg.Row != nil {
+		r.cfg.Row(x)
+	}
+	return r.ctx.Err()
+}
+
+// runLibrary runs the device and the server that have OSCORE inside.
+func runLibrary(r *run) error {
+	l, err := newLab(r.ctx, r.cfg)
+	if err != nil {
+		return err
+	}
 	defer l.close()
-	ok = true
 	for _, part := range []struct {
 		name  string
-		steps []step
-	}{{"traffic", traffic}, {"attack", attacks}} {
+		steps []step[*Lab]
+	}{{PartTraffic, traffic}, {PartAttack, attacks}} {
 		for _, s := range part.steps {
-			row := Row{Part: part.name, Step: s.name}
 			verdict, err := s.run(l)
-			row.Saw, row.Verdict, row.OK = l.saw(), verdict, err == nil
-			if err != nil {
-				row.Verdict = err.Error()
-			}
+			saw := l.saw()
 			l.relay.SetScript(nil)
-			ok = ok && row.OK
-			if cfg.Row != nil {
-				cfg.Row(row)
-			}
-			if ctx.Err() != nil {
-				return false, ctx.Err()
+			if err := r.row(part.name, s.name, verdict, saw, err); err != nil {
+				return err
 			}
 		}
 	}
-	row := cfg.Row
-	if row == nil {
-		row = func(Row) {}
-	}
-	shook, err := runHandshakes(ctx, row)
-	return ok && shook, err
+	return nil
 }
 
 // step is one row to be: it returns its verdict.
-type step struct {
+type step[L any] struct {
 	name string
-	run  func(*Lab) (string, error)
+	run  func(L) (string, error)
 }
 
 func newLab(ctx context.Context, cfg Config) (_ *Lab, err error) {
@@ -110,7 +150,7 @@ func newLab(ctx context.Context, cfg Config) (_ *Lab, err error) {
 	server := device.Peer()
 	server.Name = "device"
 	for name, e := range map[string]keys.Entry{"device": device, "server": server} {
-		if err := l.provision(name, e); err != nil {
+		if err := provision(ctx, filepath.Join(cfg.Dir, name), l.anchors(), e); err != nil {
 			return nil, err
 		}
 	}
@@ -125,12 +165,12 @@ func newLab(ctx context.Context, cfg Config) (_ *Lab, err error) {
 }
 
 // provision makes a party's key directory.
-func (l *Lab) provision(name string, e keys.Entry) error {
-	st, err := file.Open(filepath.Join(l.cfg.Dir, name), file.Options{AnchorDir: l.anchors()})
+func provision(ctx context.Context, dir, anchors string, e keys.Entry) error {
+	st, err := file.Open(dir, file.Options{AnchorDir: anchors})
 	if err != nil {
 		return err
 	}
-	return errors.Join(st.Put(l.ctx, true, e), st.Close())
+	return errors.Join(st.Put(ctx, true, e), st.Close())
 }
 
 func (l *Lab) anchors() string { return filepath.Join(l.cfg.Dir, "anchors") }
@@ -182,6 +222,7 @@ func (l *Lab) killDevice() error {
 // handledCount returns how many requests for a path reached the handler, over
 // all lives of the server.
 func (l *Lab) handledCount(path string) int {
+	l.server.settle()
 	return l.handled[path] + l.server.count(func(x line) bool { return x.Event == "handled" && x.Path == path })
 }
 

@@ -9,11 +9,14 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
+	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 )
 
-// line is what both children print: see serve --json and agent.
+// line is what children print: see serve --json, agent, sim device and sim
+// server. What a daemon logs is in log alone.
 type line struct {
 	Event   string `json:"event"`
 	Addr    string `json:"addr"`
@@ -27,10 +30,41 @@ type line struct {
 	Sum     string `json:"sum"`
 	// PartialIV is that of a request handled.
 	PartialIV uint64 `json:"piv"`
+	Endpoint  string `json:"ep"`
+	Query     string `json:"query"`
+	Text      string `json:"text"`
+	Bytes     int    `json:"bytes"`
+	Location  string `json:"location"`
+	log       string
 }
 
-// process is a child that prints JSON lines.
+// text is a line for people.
+func (l line) text() string {
+	if l.log != "" {
+		return l.log
+	}
+	var b strings.Builder
+	b.WriteString(l.Event)
+	for _, x := range []struct{ name, value string }{
+		{"ep", l.Endpoint}, {"", l.Method}, {"path", l.Path}, {"query", l.Query}, {"", l.Code}, {"text", l.Text}, {"location", l.Location}, {"addr", l.Addr}, {"error", l.Error},
+	} {
+		switch {
+		case x.value == "":
+		case x.name == "":
+			b.WriteString(" " + x.value)
+		default:
+			b.WriteString(" " + x.name + "=" + x.value)
+		}
+	}
+	if l.Bytes > 0 {
+		fmt.Fprintf(&b, " %d B", l.Bytes)
+	}
+	return b.String()
+}
+
+// process is a child that prints JSON lines, or a daemon that logs.
 type process struct {
+	name  string
 	cmd   *exec.Cmd
 	stdin io.WriteCloser
 
@@ -44,23 +78,49 @@ type process struct {
 
 // start runs the executable and waits until it says that it is ready.
 func start(ctx context.Context, exe string, args ...string) (*process, error) {
-	p := &process{cmd: exec.CommandContext(ctx, exe, args...), change: make(chan struct{}), done: make(chan struct{})}
-	var err error
-	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
-		return nil, err
-	}
+	p := newProcess(ctx, exe, args...)
+	p.cmd.Stderr = &p.stderr
 	stdout, err := p.cmd.StdoutPipe()
 	if err != nil {
 		return nil, err
 	}
-	p.cmd.Stderr = &p.stderr
+	return p.ready(stdout, func(l line) bool { return l.Event == "ready" })
+}
+
+// startDaemon runs the executable until it logs that it is ready.
+func startDaemon(ctx context.Context, ready, exe string, args ...string) (*process, error) {
+	p := newProcess(ctx, exe, args...)
+	stderr, err := p.cmd.StderrPipe()
+	if err != nil {
+		return nil, err
+	}
+	return p.ready(stderr, func(l line) bool { return strings.Contains(l.log, ready) })
+}
+
+func newProcess(ctx context.Context, exe string, args ...string) *process {
+	name := filepath.Base(exe)
+	if len(args) > 1 && args[0] == "sim" {
+		name = args[1]
+	}
+	return &process{name: name, cmd: exec.CommandContext(ctx, exe, args...), change: make(chan struct{}), done: make(chan struct{})}
+}
+
+func (p *process) ready(out io.Reader, ok func(line) bool) (*process, error) {
+	var err error
+	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
 	}
-	go p.read(stdout)
-	if _, err := p.wait(20*time.Second, 0, func(l line) bool { return l.Event == "ready" }); err != nil {
+	go p.read(out)
+	if _, err := p.wait(20*time.Second, 0, ok); err != nil {
 		p.kill()
-		return nil, fmt.Errorf("%s %s does not get ready: %w\n%s", exe, args[0], err, p.stderr.String())
+		said := p.stderr.String()
+		for _, l := range p.lines {
+			said += l.log
+		}
+		return nil, fmt.Errorf("%s does not get ready: %w\n%s", strings.Join(p.cmd.Args, " "), err, said)
 	}
 	return p, nil
 }
@@ -71,7 +131,7 @@ func (p *process) read(stdout io.Reader) {
 	for s.Scan() {
 		var l line
 		if json.Unmarshal(s.Bytes(), &l) != nil {
-			continue // a line cut short by kill -9
+			l = line{log: s.Text()} // a log, or a line cut short by kill -9
 		}
 		p.mu.Lock()
 		p.lines = append(p.lines, l)
@@ -117,11 +177,41 @@ func (p *process) wait(limit time.Duration, from int, ok func(line) bool) (line,
 	}
 }
 
+// since returns the lines from the given one on.
+func (p *process) since(from int) []line {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.lines[min(from, len(p.lines)):len(p.lines):len(p.lines)]
+}
+
 // mark returns the number of lines so far, to wait for later ones.
 func (p *process) mark() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return len(p.lines)
+}
+
+// stillness is how long a process must have printed nothing until its lines count
+// as read: an answer can overtake the line that tells of its request.
+const stillness = 50 * time.Millisecond
+
+// settle waits until the process prints nothing for a moment.
+func (p *process) settle() {
+	for {
+		p.mu.Lock()
+		change, ended := p.change, p.ended
+		p.mu.Unlock()
+		if ended {
+			return
+		}
+		still := time.NewTimer(stillness)
+		select {
+		case <-change:
+			still.Stop()
+		case <-still.C:
+			return
+		}
+	}
 }
 
 // count returns how many lines ok accepts.
@@ -134,6 +224,17 @@ func (p *process) count(ok func(line) bool) (n int) {
 		}
 	}
 	return n
+}
+
+// settled returns a count of what processes say, once it is at least n: what one
+// says of a request may come after what another says of its answer.
+func settled(n int, count func() int) int {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(5 * time.Second); count() < n && time.Now().Before(end); {
+		<-tick.C
+	}
+	return count()
 }
 
 // send writes a line to the child.

@@ -11,7 +11,7 @@ import (
 )
 
 // traffic is what must work.
-var traffic = []step{
+var traffic = []step[*Lab]{
 	{"read", func(l *Lab) (string, error) {
 		return "answered", l.expect("GET", "/oscore/hello/1", nil, "2.05", []byte("Hello World!"))
 	}},
@@ -50,7 +50,7 @@ var traffic = []step{
 
 // once checks how often a path's handler ran.
 func (l *Lab) once(path string, want int) error {
-	if n := l.handledCount(path); n != want {
+	if n := settled(want, func() int { return l.handledCount(path) }); n != want {
 		return fmt.Errorf("the handler of %s ran %d times, not %d", path, n, want)
 	}
 	return nil

@@ -23,6 +23,8 @@ type device struct {
 	observing    map[string]*uplink   // what the device observes, by its token
 	observations int                  // in asked
 	asleep       int                  // of them those to be taken up
+	resuming     int                  // requests taken up from the journal, see holdBack
+	settled      chan struct{}        // closed when none is left; nil: none is
 	trouble      trouble
 }
 

@@ -31,6 +31,7 @@ type downlink struct {
 	to  hop
 
 	journal  journalState
+	ahead    bool // others wait for it, see holdBack
 	observes bool
 	relation relation
 	first    oscore.Message // notification, while the store is written
@@ -87,6 +88,7 @@ func (g *Gateway) backendRequest(now time.Time, ev backEvent) *downlink {
 func (g *Gateway) begin(now time.Time, d *downlink, out *sending) {
 	dev, err := g.loadIndex(d.index)
 	ready, plain := false, false
+	var settled <-chan struct{}
 	g.locked(out, func() {
 		if err != nil {
 			g.c.noDevice.Add(1)
@@ -97,8 +99,13 @@ func (g *Gateway) begin(now time.Time, d *downlink, out *sending) {
 		if ready, plain = g.admit(now, d), dev.plain; ready && plain {
 			g.sendPlain(now, d)
 		}
+		settled = dev.settled
 	})
-	if !ready || plain {
+	switch {
+	case !ready || plain:
+		return
+	case settled != nil:
+		g.later(settled, d)
 		return
 	}
 	x, sealed, err := g.e.Begin(now, dev.name, d.m, endpoint.RequestOptions{})
@@ -169,7 +176,8 @@ func (g *Gateway) begun(now time.Time, d *downlink, x *endpoint.Exchange, sealed
 	g.send(now, d, sealed)
 }
 
-// later begins a request anew when a context has been derived.
+// later begins a request when a context has been derived, or when those that were
+// taken up from the journal are settled.
 func (g *Gateway) later(done <-chan struct{}, d *downlink) {
 	go func() {
 		select {
@@ -340,6 +348,7 @@ func (g *Gateway) answerBackend(now time.Time, d *downlink, code coap.Code, body
 // device sends for it from now on is reset.
 func (g *Gateway) endDownlink(now time.Time, d *downlink) {
 	g.settle(d)
+	g.letOn(d)
 	g.drop(now, d)
 	if d.x != nil {
 		d.x.Close()

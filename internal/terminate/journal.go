@@ -232,7 +232,50 @@ func (g *Gateway) resume(now time.Time, dev *device, j journalled) *downlink {
 		return nil
 	}
 	g.c.resumed.Add(1)
+	g.holdBack(d)
 	return d
+}
+
+// holdBack makes what else goes to the device wait for a request that was taken
+// up. Its number is from before the restart, and all new ones are beyond a gap
+// that is wider than a replay window (RFC 8613 Appendix B.1.1): once the device
+// has seen one of those, it refuses the request as a replay, and nobody knows
+// whether it ran. The wait ends with any answer, and with the retransmissions.
+func (g *Gateway) holdBack(d *downlink) {
+	dev := d.dev
+	if dev.settled == nil {
+		dev.settled = make(chan struct{})
+	}
+	d.ahead = true
+	dev.resuming++
+	settled := dev.settled
+	limit := min(message.Config{AckTimeout: g.cfg.AckTimeout}.MaxTransmitSpan(), g.cfg.Timeout/2)
+	go func() {
+		timer := time.NewTimer(limit)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-settled:
+			return
+		case <-g.ctx.Done():
+			return
+		}
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.letOn(d)
+	}()
+}
+
+// letOn ends what holdBack began.
+func (g *Gateway) letOn(d *downlink) {
+	if !d.ahead {
+		return
+	}
+	d.ahead = false
+	if d.dev.resuming--; d.dev.resuming == 0 {
+		close(d.dev.settled)
+		d.dev.settled = nil
+	}
 }
 
 // answerLate answers a request that was taken up and that the backend has not

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -60,6 +61,48 @@ func TestKillDuringExecute(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The execute that is taken up is lost once more, while observations are taken up
+// and the server asks for more: their numbers, far beyond after a restart, must
+// not push it out of the device's replay window.
+func TestKillDuringExecuteUnderObservation(t *testing.T) {
+	w := newWorld(t, nil)
+	w.register()
+	if _, _, err := w.server.Observe(w.ctx, "dev1", sim.ReadRequest("/3303/0/5700", 0), nil); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually("the observation is in the store", func(s state) bool { return s.Stats.Gauges["observations"] == 1 })
+	held := w.relay.hold(false, 1)
+	done, read := make(chan error, 1), make(chan error, 1)
+	go func() { done <- w.server.Execute(w.ctx, "dev1", "/3/0/4", "") }()
+	w.await(held)
+	w.kill()
+	lost := make(chan struct{})
+	var once sync.Once
+	w.relay.setTap(func(up bool, b []byte) bool {
+		if up || b[1] != 0x02 { // the outer code of an execute: POST
+			return true
+		}
+		pass := true
+		once.Do(func() { pass = false; close(lost) })
+		return pass
+	})
+	w.start()
+	w.await(lost)
+	go func() {
+		_, err := w.server.Read(w.ctx, "dev1", "/3/0/0", 0)
+		read <- err
+	}()
+	for _, c := range []chan error{done, read} {
+		if err := <-c; err != nil {
+			t.Errorf("the server sees: %v", err)
+		}
+	}
+	if n := w.executed("/3/0/4"); n != 1 {
+		t.Errorf("it ran %d times", n)
+	}
+	w.eventually("the observation is taken up", func(s state) bool { return s.Stats.Counters["observation_revived"] == 1 })
 }
 
 // A transfer of 100 KB goes on where it stood.

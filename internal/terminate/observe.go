@@ -221,6 +221,15 @@ func (g *Gateway) revive(now time.Time, d *downlink, out *sending) {
 		})
 		return
 	}
+	held := false
+	g.locked(out, func() {
+		if held = d.dev.settled != nil; held && d.relation == reviving && g.await(now, d) {
+			g.later(d.dev.settled, d)
+		}
+	})
+	if held {
+		return
+	}
 	x, sealed, err := g.e.Begin(now, d.dev.name, d.m, endpoint.RequestOptions{})
 	g.locked(out, func() {
 		if d.relation != reviving || !g.await(now, d) {

@@ -197,6 +197,7 @@ func (g *Gateway) troubled(now time.Time, o *opened) {
 
 // doubted notes a response that nothing vouches for.
 func (g *Gateway) doubted(now time.Time, d *downlink, err error) {
+	g.letOn(d) // it reached somebody
 	var plain *endpoint.PlainError
 	if errors.As(err, &plain) {
 		g.trouble(now, d.dev, "it, or somebody on the way, answers in plain: "+plain.Error())
