@@ -2,6 +2,7 @@ package terminate
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"time"
 
@@ -97,6 +98,12 @@ func (g *Gateway) sendJournalled(now time.Time, d *downlink, dg coap.Datagram) {
 			switch {
 			case d.own != own || d.dev.asked[string(d.token)] != d:
 				return // it ended meanwhile
+			case errors.Is(err, bolt.ErrUnknown):
+				// The next process may find it and send it: to say now that it was
+				// not sent would have it asked for twice. The backend repeats it.
+				g.c.storage.Add(1)
+				g.cfg.Logger.Error("whether an unsafe request is in the journal is not known, so it is neither sent nor answered", "route", g.cfg.Name, "context", d.dev.name, "error", err)
+				return
 			case err != nil:
 				g.c.storage.Add(1)
 				g.cfg.Logger.Error("an unsafe request cannot be journalled, so it is not sent", "route", g.cfg.Name, "context", d.dev.name, "error", err)
