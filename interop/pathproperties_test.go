@@ -216,31 +216,33 @@ func (l *line) integrity(t *testing.T) {
 // that are no CoAP any more can be left out: a server may pass over them in
 // silence (RFC 7252 section 4.2), for which libcoap would wait.
 func (l *line) flipRequest(t *testing.T, f *forger, from, size int, wellFormed bool) (next int, more bool) {
-	var once sync.Once
+	var mu sync.Mutex
+	places := -1
 	f.relay.Forward(func(d peer.Datagram) (out [][]byte) {
 		if f.keeps(d) {
 			return nil
 		}
-		if m, _, ok := sealed(d); ok && m.IsRequest() {
-			once.Do(func() {
-				places := protectedBytes(d.Bytes)
-				if wellFormed {
-					places = slices.DeleteFunc(places, func(i int) bool { return !parses(flipped(d.Bytes, i)) })
-				}
-				next = min(from+size, len(places))
-				more = next < len(places)
-				for _, i := range places[from:next] {
-					out = append(out, f.forge(flipped(d.Bytes, i)))
-				}
-			})
+		mu.Lock()
+		defer mu.Unlock()
+		if m, _, ok := sealed(d); ok && m.IsRequest() && places < 0 {
+			all := protectedBytes(d.Bytes)
+			if wellFormed {
+				all = slices.DeleteFunc(all, func(i int) bool { return !parses(flipped(d.Bytes, i)) })
+			}
+			places = len(all)
+			for _, i := range all[min(from, places):min(from+size, places)] {
+				out = append(out, f.forge(flipped(d.Bytes, i)))
+			}
 		}
 		return append(out, d.Bytes)
 	})
 	l.post(t)
-	if next-from < min(size, len(secretText)) && more {
-		t.Errorf("%d flips", next-from)
+	mu.Lock()
+	defer mu.Unlock()
+	if places < len(secretText) {
+		t.Errorf("%d bytes of a request are protected", places)
 	}
-	return next, more
+	return from + size, from+size < places
 }
 
 const getPath = "/oscore/hello/1"
@@ -476,11 +478,14 @@ func (l *line) freshness(t *testing.T) {
 	wg.Wait() // by now an Echo that a request carried is too old
 	l.client.SetPatience(0)
 	l.positions(t, func(t *testing.T, at int) {
-		if held[at] == nil {
+		mu.Lock()
+		late := held[at]
+		mu.Unlock()
+		if late == nil {
 			t.Fatal("no request came by")
 		}
 		client := l.latest(t, at).Client
-		answer := newForger(l.relays[at]).ask(t, peer.Datagram{Client: client, Bytes: held[at]})
+		answer := newForger(l.relays[at]).ask(t, peer.Datagram{Client: client, Bytes: late})
 		if _, isSealed := answer.Option(peer.OptOSCORE); !isSealed {
 			t.Errorf("the late request got %s, no sealed challenge", answer)
 		}

@@ -337,13 +337,18 @@ func (r *Keyring) lookup(dst []oscore.Peer, kid, kidContext []byte) (_ []oscore.
 	if match == oscore.MatchExact {
 		return append(dst, hot...), match, nil
 	}
-	all := found
+	gone := slices.ContainsFunc(found, func(p *Peer) bool { return r.names[p.entry.Name] != p })
+	// Of a name that is another peer by now the old one is closed.
+	all := slices.DeleteFunc(found, func(p *Peer) bool {
+		now, ok := r.names[p.entry.Name]
+		return ok && now != p
+	})
 	for _, p := range hot {
 		if p := p.(*Peer); !slices.Contains(all, p) {
 			all = append(all, p)
 		}
 	}
-	if len(found) > 0 {
+	if len(all) > 0 {
 		match = oscore.MatchRederive
 		if kidContext == nil {
 			match = oscore.MatchKID
@@ -351,8 +356,7 @@ func (r *Keyring) lookup(dst []oscore.Peer, kid, kidContext []byte) (_ []oscore.
 	}
 	if kidContext == nil {
 		slices.SortStableFunc(all, func(a, b *Peer) int { return rank(a) - rank(b) })
-		gone := func(p *Peer) bool { return r.names[p.entry.Name] != p }
-		if s := r.kids[string(kid)]; s != nil && failed == nil && changes == r.cold.changes && !slices.ContainsFunc(found, gone) {
+		if s := r.kids[string(kid)]; s != nil && failed == nil && changes == r.cold.changes && !gone {
 			s.complete = changes
 		}
 	}

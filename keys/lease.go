@@ -39,6 +39,14 @@ func (p *Peer) lockToSeal() error {
 	if err := p.lock(); err != nil {
 		return err
 	}
+	for p.noting && p.encrypted-p.noted >= 3*noteEvery {
+		noted := p.onNoted
+		p.mu.Unlock()
+		<-noted // for reserveTimeout at most
+		if err := p.lock(); err != nil {
+			return err
+		}
+	}
 	if p.taint != nil {
 		defer p.mu.Unlock()
 		return p.taint

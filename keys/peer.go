@@ -37,10 +37,11 @@ type Peer struct {
 	early   uint64  // reserve more when no more than that is left
 	flight  *flight // the reservation under way
 
-	encrypted    uint64 // see usage.go
-	noted        uint64 // what the store has of it
-	noting       bool   // it is being saved
-	failedBefore uint64 // messages refused before ctx was made
+	encrypted    uint64        // see usage.go
+	noted        uint64        // what the store has of it
+	noting       bool          // it is being saved
+	onNoted      chan struct{} // is closed when it was
+	failedBefore uint64        // messages refused before ctx was made
 }
 
 var _ oscore.Peer = (*Peer)(nil)

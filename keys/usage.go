@@ -6,8 +6,9 @@ import "context"
 // a message, and for each request that was accepted the one response that may use
 // its nonce. Numbers that a restart skips are no use.
 //
-// The count is durable in steps, in the background, and at a hand-over: a crash
-// loses noteEvery encryptions, and what came while a step was being written.
+// The count is durable in steps, in the background, and at a hand-over. Sealing
+// waits for a store that is three steps behind, so that a crash loses no more, and
+// the answers to what was accepted meanwhile.
 const noteEvery = MaxBlock / 2
 
 // count counts an encryption. The caller holds p.mu.
@@ -25,7 +26,7 @@ func (p *Peer) note() {
 		p.noted = p.encrypted
 		return
 	}
-	p.noting = true
+	p.noting, p.onNoted = true, make(chan struct{})
 	u := Used{p.id, p.encrypted}
 	p.ring.inFlight.Go(func() {
 		ctx, cancel := context.WithTimeout(p.ring.ctx, reserveTimeout)
@@ -34,6 +35,7 @@ func (p *Peer) note() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.noting = false
+		close(p.onNoted)
 		switch {
 		case p.id != u.ID: // another key meanwhile
 		case err == nil:

@@ -35,19 +35,20 @@ type keysConfig struct {
 }
 
 type routeConfig struct {
-	Name         string            `toml:"name" comment:"of the route, in logs, metrics and the journal; it must not change over a restart"`
-	Listen       string            `toml:"listen" comment:"UDP address that devices send to"`
-	Backend      string            `toml:"backend" comment:"UDP address of the server that speaks plain CoAP"`
-	Upstream     string            `toml:"upstream" comment:"source addresses toward the backend, one a device: a network that is local to this machine. It must not change as long as devices are registered"`
-	UpstreamPort int               `toml:"upstream_port" comment:"source port toward the backend; the backend knows devices by it, so it must not change over a restart"`
-	Contexts     []string          `toml:"contexts" comment:"names of the contexts that may come in here, with * and ? as in a shell"`
-	Plain        string            `toml:"plain" comment:"requests without OSCORE: \"refuse\" (4.01); \"accept\" (of a device that was never heard sealed: there is no way back); \"observe\" (of all). A fleet goes from the last to the first"`
-	Freshness    string            `toml:"freshness" comment:"when a device has to answer an Echo challenge: \"window\" (its replay window is lost), \"first\" (and at its first request), \"unsafe\" (and for requests that change something while nothing is known of their age), \"always\""`
-	Timeout      duration          `toml:"timeout" comment:"how long a request waits for its answer, either way"`
-	AckTimeout   duration          `toml:"ack_timeout" comment:"before the first retransmission toward a device (ACK_TIMEOUT); more for slow networks"`
-	Silent       bool              `toml:"silent" comment:"answer what does not verify with nothing, instead of a plain error (RFC 8613 §8.2)"`
-	Limits       routeLimits       `toml:"limits" comment:"Bounds of memory. Beyond them requests are answered 5.03, or left to be repeated."`
-	Endpoints    map[string]string `toml:"endpoints,omitempty" comment:"LwM2M endpoint name of a context, where it is another than the context's name."`
+	Name          string            `toml:"name" comment:"of the route, in logs, metrics and the journal; it must not change over a restart"`
+	Listen        string            `toml:"listen" comment:"UDP address that devices send to"`
+	Backend       string            `toml:"backend" comment:"UDP address of the server that speaks plain CoAP"`
+	Upstream      string            `toml:"upstream" comment:"source addresses toward the backend, one a device: a network that is local to this machine. It must not change as long as devices are registered"`
+	UpstreamPort  int               `toml:"upstream_port" comment:"source port toward the backend; the backend knows devices by it, so it must not change over a restart"`
+	UpstreamPorts int               `toml:"upstream_ports" comment:"instead of upstream: a source port and a socket a device, from upstream_port on, so many at most; for a backend on another machine that no network can be routed for. 0 means none"`
+	Contexts      []string          `toml:"contexts" comment:"names of the contexts that may come in here, with * and ? as in a shell"`
+	Plain         string            `toml:"plain" comment:"requests without OSCORE: \"refuse\" (4.01); \"accept\" (of a device that was never heard sealed: there is no way back); \"observe\" (of all). A fleet goes from the last to the first"`
+	Freshness     string            `toml:"freshness" comment:"when a device has to answer an Echo challenge: \"window\" (its replay window is lost), \"first\" (and at its first request), \"unsafe\" (and for requests that change something while nothing is known of their age), \"always\""`
+	Timeout       duration          `toml:"timeout" comment:"how long a request waits for its answer, either way"`
+	AckTimeout    duration          `toml:"ack_timeout" comment:"before the first retransmission toward a device (ACK_TIMEOUT); more for slow networks"`
+	Silent        bool              `toml:"silent" comment:"answer what does not verify with nothing, instead of a plain error (RFC 8613 §8.2)"`
+	Limits        routeLimits       `toml:"limits" comment:"Bounds of memory. Beyond them requests are answered 5.03, or left to be repeated."`
+	Endpoints     map[string]string `toml:"endpoints,omitempty" comment:"LwM2M endpoint name of a context, where it is another than the context's name."`
 }
 
 type routeLimits struct {

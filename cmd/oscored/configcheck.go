@@ -126,12 +126,15 @@ func checkRoute(m *mistakes, at string, r *routeConfig, names, listens map[strin
 		m.add(at+".backend", "%s is where devices are listened for: the server needs an address of its own", r.Backend)
 	}
 	if err == nil {
-		if r.Upstream == "" && backend.Addr().Is4() && backend.Addr().IsLoopback() {
+		if r.Upstream == "" && r.UpstreamPorts == 0 && backend.Addr().Is4() && backend.Addr().IsLoopback() {
 			r.Upstream = defaultUpstream
 		}
-		if _, err := upstreamPrefix(r.Upstream, backend); err != nil {
+		if _, err := upstreamPrefix(r, backend); err != nil {
 			m.add(at+".upstream", "%v", err)
 		}
+	}
+	if n := r.UpstreamPorts; n < 0 || n > 0 && r.UpstreamPort+n > 65536 {
+		m.add(at+".upstream_ports", "%d from port %d on: ports end at 65535", n, r.UpstreamPort)
 	}
 	checkPorts(m, at, r, listen, backend, ports)
 	if r.UpstreamPort < 1 || r.UpstreamPort > 65535 {
@@ -181,15 +184,23 @@ func checkPorts(m *mistakes, at string, r *routeConfig, listen, backend netip.Ad
 	if listen.IsValid() && listen.Addr().IsUnspecified() && backend.Addr().IsLoopback() && listen.Port() == backend.Port() {
 		m.add(at+".listen", "%s takes port %d on every address, and the backend is at %s on this machine: give one of them another port", r.Listen, listen.Port(), backend)
 	}
-	switch port := r.UpstreamPort; {
-	case int(listen.Port()) == port:
-		m.add(at+".upstream_port", "%d is the port that devices are listened for at: take another one", port)
-	case backend.Addr().IsLoopback() && int(backend.Port()) == port:
-		m.add(at+".upstream_port", "%d is the port of the backend on this machine: take another one", port)
-	default:
+	first, last := r.UpstreamPort, min(r.UpstreamPort+max(r.UpstreamPorts, 1)-1, 65535)
+	within := func(port uint16) bool { return first <= int(port) && int(port) <= last }
+	if within(listen.Port()) {
+		m.add(at+".upstream_port", "%d is the port that devices are listened for at: take another one", listen.Port())
+		return
+	}
+	if backend.Addr().IsLoopback() && within(backend.Port()) {
+		m.add(at+".upstream_port", "%d is the port of the backend on this machine: take another one", backend.Port())
+		return
+	}
+	for port := first; port <= last; port++ {
 		if other, taken := ports[port]; taken {
 			m.add(at+".upstream_port", "%d is that of %s already: give each route a port of its own, which then stays", port, m.title(other))
+			return
 		}
+	}
+	for port := first; port <= last; port++ {
 		ports[port] = at
 	}
 }
@@ -248,11 +259,16 @@ func address(s, example string) (netip.AddrPort, error) {
 
 // upstreamPrefix reads the network that devices' source addresses come from; a
 // zero one means a port a device.
-func upstreamPrefix(s string, backend netip.AddrPort) (netip.Prefix, error) {
-	b := backend.Addr()
-	if s == "" {
+func upstreamPrefix(r *routeConfig, backend netip.AddrPort) (netip.Prefix, error) {
+	s, b := r.Upstream, backend.Addr()
+	switch {
+	case s != "" && r.UpstreamPorts != 0:
+		return netip.Prefix{}, errors.New("and upstream_ports are both there: give one of them")
+	case r.UpstreamPorts != 0:
+		return netip.Prefix{}, nil
+	case s == "":
 		return netip.Prefix{}, fmt.Errorf("is missing: the backend %s is not 127.x.x.x, so say which addresses stand for devices: "+
-			"a network that is routed to this machine (ip -6 route add local 2001:db8:1::/64 dev lo)", backend)
+			"a network that is routed to this machine (ip -6 route add local 2001:db8:1::/64 dev lo), or give each a port by upstream_ports", backend)
 	}
 	p, err := netip.ParsePrefix(s)
 	if err != nil {

@@ -83,6 +83,7 @@ func softOnly(file string, old, c *config, l lines) error {
 		hard(at+".backend", o.Backend, r.Backend)
 		hard(at+".upstream", o.Upstream, r.Upstream)
 		hard(at+".upstream_port", o.UpstreamPort, r.UpstreamPort)
+		hard(at+".upstream_ports", o.UpstreamPorts, r.UpstreamPorts)
 		hard(at+".timeout", o.Timeout, r.Timeout)
 		hard(at+".ack_timeout", o.AckTimeout, r.AckTimeout)
 		hard(at+".silent", o.Silent, r.Silent)

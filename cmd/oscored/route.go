@@ -116,12 +116,12 @@ func gatewayConfig(c *routeConfig) (cfg terminate.Config, err error) {
 	if err != nil {
 		return cfg, err
 	}
-	upstream, err := upstreamPrefix(c.Upstream, backend)
+	upstream, err := upstreamPrefix(c, backend)
 	if err != nil {
 		return cfg, err
 	}
 	return terminate.Config{
-		Name: c.Name, Listen: listen, Backend: backend, Upstream: upstream, UpstreamPort: uint16(c.UpstreamPort),
+		Name: c.Name, Listen: listen, Backend: backend, Upstream: upstream, UpstreamPort: uint16(c.UpstreamPort), UpstreamPorts: c.UpstreamPorts,
 		Plain: plainPolicies[c.Plain], Freshness: freshnessPolicies[c.Freshness],
 		AckTimeout: c.AckTimeout.Duration, Timeout: c.Timeout.Duration, Silent: c.Silent,
 		DeviceNStart: c.Limits.NStart, MaxExchanges: c.Limits.Exchanges, DeviceExchanges: c.Limits.DeviceExchanges, MaxObservations: c.Limits.Observations,

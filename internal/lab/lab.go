@@ -222,6 +222,7 @@ func (l *Lab) killDevice() error {
 // handledCount returns how many requests for a path reached the handler, over
 // all lives of the server.
 func (l *Lab) handledCount(path string) int {
+	l.server.settle()
 	return l.handled[path] + l.server.count(func(x line) bool { return x.Event == "handled" && x.Path == path })
 }
 

@@ -191,6 +191,29 @@ func (p *process) mark() int {
 	return len(p.lines)
 }
 
+// stillness is how long a process must have printed nothing until its lines count
+// as read: an answer can overtake the line that tells of its request.
+const stillness = 50 * time.Millisecond
+
+// settle waits until the process prints nothing for a moment.
+func (p *process) settle() {
+	for {
+		p.mu.Lock()
+		change, ended := p.change, p.ended
+		p.mu.Unlock()
+		if ended {
+			return
+		}
+		still := time.NewTimer(stillness)
+		select {
+		case <-change:
+			still.Stop()
+		case <-still.C:
+			return
+		}
+	}
+}
+
 // count returns how many lines ok accepts.
 func (p *process) count(ok func(line) bool) (n int) {
 	p.mu.Lock()

@@ -3,6 +3,7 @@ package load
 import (
 	"fmt"
 	"net"
+	"os"
 	"testing"
 	"time"
 
@@ -116,6 +117,41 @@ func BenchmarkUp(b *testing.B) {
 			b.ReportMetric(float64(oscore.kib)/1024, "sealed-MiB")
 			b.ReportMetric(float64(clear.kib)/1024, "plain-MiB")
 		})
+	}
+}
+
+// earlierEnv names a test binary of an earlier state of the tree (go test -c).
+const earlierEnv = "OSCORE_LOAD_EARLIER"
+
+// BenchmarkEarlier compares a gateway with one of an earlier state, in one run: a
+// change of a few percent shows on a machine that has other work.
+func BenchmarkEarlier(b *testing.B) {
+	binary := os.Getenv(earlierEnv)
+	if binary == "" {
+		b.Skip(earlierEnv + " names no test binary")
+	}
+	for _, m := range []mode{plain, sealed} {
+		for _, peers := range []int{1000, 20_000} {
+			b.Run(fmt.Sprintf("%s/peers=%d", [...]string{"sealed", "plain"}[m], peers), func(b *testing.B) {
+				s := settings{Kind: "gateway", Plain: terminate.PlainObserve}
+				now := contend(b, "now", m, peers, s)
+				s.Binary = binary
+				earlier := contend(b, "earlier", m, peers, s)
+				slices := []func(*contender){func(c *contender) { c.sliceUp(turn / 4) }, func(c *contender) { c.sliceDown(turn / 4) }}
+				for i, name := range []string{"up", "down"} {
+					slices[i](now)
+					slices[i](earlier)
+					now.reset()
+					earlier.reset()
+					for range b.N {
+						slices[i](earlier)
+						slices[i](now)
+					}
+					b.ReportMetric(now.each(), name+"-cpu-µs")
+					b.ReportMetric(now.each()/earlier.each(), name+"-now/earlier")
+				}
+			})
+		}
 	}
 }
 

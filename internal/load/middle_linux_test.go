@@ -37,6 +37,7 @@ const profileEnv = "OSCORE_LOAD_PROFILE"
 type settings struct {
 	Kind    string // forwarder, proxy or gateway
 	Name    string // of the profile
+	Binary  string // the test binary that it is; this one if empty
 	Backend string
 
 	// Of a gateway.
@@ -253,7 +254,10 @@ func start(t testing.TB, s settings) *process {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &process{t: t, cmd: exec.Command(os.Args[0], "-test.run=^$"), in: w}
+	if s.Binary == "" {
+		s.Binary = os.Args[0]
+	}
+	p := &process{t: t, cmd: exec.Command(s.Binary, "-test.run=^$"), in: w}
 	p.cmd.Env = append(os.Environ(), middleEnv+"="+string(v))
 	p.cmd.Stdin, p.cmd.Stderr = r, os.Stderr
 	out, err := p.cmd.StdoutPipe()

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -171,7 +172,12 @@ func TestReorder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := rules(t, "on any do reorder 2")
 		var late []string
-		r.late = func(o Out) { late = append(late, hex.EncodeToString(o.Data)) }
+		var mu sync.Mutex
+		r.late = func(o Out) {
+			mu.Lock()
+			defer mu.Unlock()
+			late = append(late, hex.EncodeToString(o.Data))
+		}
 		apply(r, sealedRequest)
 		if got := apply(r, plainGet); !slices.Equal(got, []string{hex.EncodeToString(plainGet), hex.EncodeToString(sealedRequest)}) {
 			t.Errorf("%q", got)
@@ -180,6 +186,8 @@ func TestReorder(t *testing.T) {
 		apply(r, sealedRequest)
 		apply(r, sealedResponse) // the other direction waits by itself
 		time.Sleep(2 * patience)
+		mu.Lock()
+		defer mu.Unlock()
 		if len(late) != 2 {
 			t.Errorf("%q", late)
 		}

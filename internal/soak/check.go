@@ -37,6 +37,8 @@ type Report struct {
 	Notified  int // notifications, different ones
 	Messages  []Message
 	Faults    []error
+
+	strays []string // of Foreign and Unmatched, some
 }
 
 // use is a key and a nonce: whose key, of which context.
@@ -93,7 +95,8 @@ type checker struct {
 //   - every message is sealed, but for the plain errors of RFC 8613 §8.2
 //   - every sealed message opens under a key of its sender
 //   - one key and nonce seal one message (RFC 8613 §7.2)
-//   - a request's number has one answer, an Echo challenge a number of its own
+//   - a request's number has one answer, beside Echo challenges that have a number
+//     of their own
 //   - of an observation each notification is newer than those before
 //   - a sender uses a message ID once in EXCHANGE_LIFETIME (RFC 7252 §4.4)
 func Check(packets []capture.Packet, server netip.AddrPort, contexts ...Context) (*Report, error) {
@@ -119,6 +122,14 @@ func Check(packets []capture.Packet, server netip.AddrPort, contexts ...Context)
 
 func (c *checker) fault(i int, format string, args ...any) {
 	c.Faults = append(c.Faults, fmt.Errorf("datagram %d: "+format, append([]any{i + 1}, args...)...))
+}
+
+// stray notes what belongs nowhere, for people.
+func (c *checker) stray(p *capture.Packet, d *datagram) {
+	if len(c.strays) < 10 {
+		c.strays = append(c.strays, fmt.Sprintf("datagram %d, %v to %v, type %d, code %d.%02d, message ID %d, token %x",
+			c.Datagrams, p.From, p.To, d.typ, d.code>>5, d.code&31, d.mid, d.token))
+	}
 }
 
 // datagram looks at one datagram.
@@ -168,7 +179,7 @@ func (c *checker) messageID(p *capture.Packet, d *datagram) error {
 	}
 	c.ids[k] = u
 	if was && u.at.Sub(old.at) < exchangeLifetime {
-		return fmt.Errorf("message ID %d of %v for another message, %v after the first", d.mid, p.From, u.at.Sub(old.at).Round(time.Millisecond))
+		return fmt.Errorf("message ID %d from %v to %v for another message, %v after the first", d.mid, p.From, p.To, u.at.Sub(old.at).Round(time.Millisecond))
 	}
 	return nil
 }
@@ -250,6 +261,7 @@ func (c *checker) request(p *capture.Packet, d *datagram, h header) error {
 		return nil
 	}
 	c.Foreign++
+	c.stray(p, d)
 	return nil
 }
 
@@ -280,6 +292,7 @@ func (c *checker) response(p *capture.Packet, d *datagram, h header) error {
 	all := c.requests[exchangeKey{device, !toServer, string(d.token)}]
 	if len(all) == 0 {
 		c.Unmatched++
+		c.stray(p, d)
 		return nil
 	}
 	for n := len(all) - 1; n >= 0; n-- {
@@ -311,6 +324,7 @@ func (c *checker) response(p *capture.Packet, d *datagram, h header) error {
 		return c.answer(a, d, h, &inner, code)
 	}
 	c.Foreign++
+	c.stray(p, d)
 	return nil
 }
 
@@ -318,10 +332,11 @@ func (c *checker) response(p *capture.Packet, d *datagram, h header) error {
 func (c *checker) answer(a *asked, d *datagram, h header, inner *body, code byte) error {
 	if _, echo := inner.find(optEcho); echo && code == 0x81 {
 		c.Challenge++
-		if len(h.partialIV) == 0 {
-			return fmt.Errorf("an Echo challenge under the nonce of the request with Partial IV %d", number(a.piv))
+		if len(h.partialIV) > 0 {
+			return nil
 		}
-		return nil
+		// Whoever knows its replay window may do without a number of its own. It
+		// is the request's one answer then.
 	}
 	if _, notification := inner.find(optObserve); notification && a.observes {
 		n := number(h.partialIV)

@@ -196,7 +196,7 @@ func TestWitnessSeesFaults(t *testing.T) {
 		{"a number twice", []capture.Packet{request(1, "t", 1, post+"x"), request(2, "u", 1, post+"y")}, "NONCE used twice: context dev, toward the server: true, Partial IV 1"},
 		{"two answers under one nonce", []capture.Packet{request(1, "t", 1, post+"x"), answer(8, "t", 1, nil, changed), answer(9, "t", 1, nil, "\x80")}, "NONCE used twice"},
 		{"accepted twice", []capture.Packet{request(1, "t", 1, post+"x"), answer(8, "t", 1, nil, changed), answer(9, "t", 1, []byte{5}, changed)}, "ACCEPTED twice"},
-		{"a challenge under the request's nonce", []capture.Packet{request(1, "t", 1, post+"x"), answer(8, "t", 1, nil, challenge)}, "an Echo challenge under the nonce"},
+		{"a challenge under the request's nonce, and an answer", []capture.Packet{request(1, "t", 1, post+"x"), answer(8, "t", 1, nil, challenge), answer(9, "t", 1, []byte{5}, changed)}, "ACCEPTED twice"},
 		{"back in time", []capture.Packet{request(1, "t", 1, observe), answer(8, "t", 1, []byte{7}, notified+"7"), answer(9, "t", 1, []byte{6}, notified+"6")}, "notification 6 after 7"},
 		{"plain request", []capture.Packet{packet(true, []byte("\x40\x01\x00\x01\xb1a"))}, `PLAIN: code 0.01, path "/a"`},
 		{"plain answer", []capture.Packet{packet(false, []byte("\x40\x45\x00\x01\xffvalue"))}, `payload "value"`},
