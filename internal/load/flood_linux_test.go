@@ -93,18 +93,3 @@ func (f *flooder) burst(kind *flood, k int) {
 	f.sock.Write(out)
 	f.sent.Add(int64(k))
 }
-
-// pour sends at a rate a second until stop is closed.
-func (f *flooder) pour(kind *flood, rate float64, stop <-chan struct{}) {
-	base := f.sent.Load()
-	for start := time.Now(); ; {
-		select {
-		case <-stop:
-			return
-		case <-time.After(time.Millisecond):
-		}
-		for due := int64(time.Since(start).Seconds()*rate) - (f.sent.Load() - base); due > 0; due -= burst {
-			f.burst(kind, int(min(due, burst)))
-		}
-	}
-}

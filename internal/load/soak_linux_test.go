@@ -161,3 +161,18 @@ func TestSoakGrowth(t *testing.T) {
 		t.Errorf("the cost of a request grew from %.2f to %.2f times the forwarder's", first, last)
 	}
 }
+
+// pour sends at a rate a second until stop is closed.
+func (f *flooder) pour(kind *flood, rate float64, stop <-chan struct{}) {
+	base := f.sent.Load()
+	for start := time.Now(); ; {
+		select {
+		case <-stop:
+			return
+		case <-time.After(time.Millisecond):
+		}
+		for due := int64(time.Since(start).Seconds()*rate) - (f.sent.Load() - base); due > 0; due -= burst {
+			f.burst(kind, int(min(due, burst)))
+		}
+	}
+}

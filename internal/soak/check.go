@@ -141,7 +141,7 @@ func (c *checker) datagram(p *capture.Packet) error {
 	}
 	if d.typ == confirmable || d.typ == nonConfirmable {
 		if err := c.messageID(p, &d); err != nil {
-			return err
+			c.fault(c.Datagrams-1, "%w", err)
 		}
 	}
 	if d.code == 0 {

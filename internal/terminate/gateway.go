@@ -26,6 +26,10 @@ type hop struct {
 	local  netip.Addr
 }
 
+// String tells hops apart in every process alike: what fmt makes of the fields by
+// itself has a pointer in it (netip.Addr).
+func (h hop) String() string { return h.remote.String() + " " + h.local.String() }
+
 type (
 	frontEvent = message.Event[hop]
 	frontIn    = message.Incoming[hop]
@@ -414,13 +418,17 @@ func (g *Gateway) newToken() []byte {
 	return t
 }
 
-// firstID gives the first message ID toward a peer in this life of the store:
-// spread over all of them, so that it does not come upon those of the lives
-// before as long as their peers remember (RFC 7252 §4.4).
-func (g *Gateway) firstID(peer any) uint16 {
+// firstID gives the first message ID toward a peer in this life of the store.
+func (g *Gateway) firstID(peer any) uint16 { return firstID(g.seed, g.cfg.Store.Epoch(), peer) }
+
+// firstID spreads the lives of a store over all message IDs, so that one does not
+// come upon those of the lives before as long as their peers remember (RFC 7252
+// §4.4): whatever the process, a peer has one point to begin from.
+func firstID(seed [32]byte, epoch uint64, peer any) uint16 {
 	h := sha256.New()
-	h.Write(g.seed[:])
+	h.Write(seed[:])
 	fmt.Fprint(h, peer)
 	base := binary.BigEndian.Uint16(h.Sum(nil))
-	return base + uint16(g.cfg.Store.Epoch()*40503) // 2^16 / golden ratio: each step lands in the widest gap
+	const golden = 0x9e3779b97f4a7c15 // 2^64 / golden ratio: each step lands in the widest gap
+	return base + uint16(epoch*golden>>48)
 }

@@ -2,6 +2,7 @@ package terminate
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"time"
 
@@ -97,6 +98,12 @@ func (g *Gateway) sendJournalled(now time.Time, d *downlink, dg coap.Datagram) {
 			switch {
 			case d.own != own || d.dev.asked[string(d.token)] != d:
 				return // it ended meanwhile
+			case errors.Is(err, bolt.ErrUnknown):
+				// The next process may find it and send it: to say now that it was
+				// not sent would have it asked for twice. The backend repeats it.
+				g.c.storage.Add(1)
+				g.cfg.Logger.Error("whether an unsafe request is in the journal is not known, so it is neither sent nor answered", "route", g.cfg.Name, "context", d.dev.name, "error", err)
+				return
 			case err != nil:
 				g.c.storage.Add(1)
 				g.cfg.Logger.Error("an unsafe request cannot be journalled, so it is not sent", "route", g.cfg.Name, "context", d.dev.name, "error", err)
@@ -229,11 +236,16 @@ func (g *Gateway) resume(now time.Time, dev *device, j journalled) *downlink {
 	return d
 }
 
+// proxyAckTimeout is the ACK_TIMEOUT that a proxy on the way may have: RFC 7252's.
+const proxyAckTimeout = 2 * time.Second
+
 // holdBack makes what else goes to the device wait for a request that was taken
 // up. Its number is from before the restart, and all new ones are beyond a gap
 // that is wider than a replay window (RFC 8613 Appendix B.1.1): once the device
 // has seen one of those, it refuses the request as a replay, and nobody knows
-// whether it ran. The wait ends with any answer, and with the retransmissions.
+// whether it ran. The wait ends with any answer, and when it was sent once more,
+// be it by a proxy: what the device has answered before, by a separate response,
+// is not answered again.
 func (g *Gateway) holdBack(d *downlink) {
 	dev := d.dev
 	if dev.settled == nil {
@@ -242,7 +254,7 @@ func (g *Gateway) holdBack(d *downlink) {
 	d.ahead = true
 	dev.resuming++
 	settled := dev.settled
-	limit := min(message.Config{AckTimeout: g.cfg.AckTimeout}.MaxTransmitSpan(), g.cfg.Timeout/2)
+	limit := min(2*max(g.cfg.AckTimeout, proxyAckTimeout), g.cfg.Timeout/2)
 	go func() {
 		timer := time.NewTimer(limit)
 		defer timer.Stop()

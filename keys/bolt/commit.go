@@ -127,7 +127,7 @@ func (st *Store) write(b *batch) {
 		}
 	case stop:
 		st.err = fmt.Errorf("keys/bolt: the store %s has stopped, because what the disk holds is not known: %w; mend the disk and start again", st.dir, err)
-		b.fail(st.err)
+		b.fail(fmt.Errorf("%w: %w", ErrUnknown, st.err))
 	default:
 		b.fail(fmt.Errorf("keys/bolt: %w", err))
 	}

@@ -71,12 +71,12 @@ func TestFailedFlushStopsTheStore(t *testing.T) {
 	_, top := reserve(t, st, "a", 1024)
 	undo := deviceFor(t, f, "/dev/null")
 	id, other := identity(t, "a"), identity(t, "b")
-	if _, _, err := st.Reserve(ctx, id[:], 1024); !errors.Is(err, syscall.EINVAL) {
+	if _, _, err := st.Reserve(ctx, id[:], 1024); !errors.Is(err, syscall.EINVAL) || !errors.Is(err, ErrUnknown) {
 		t.Fatalf("Reserve = %v, want the error of the flush", err)
 	}
 	undo() // the disk is well again, but what does it hold?
 	for _, id := range []keys.Identity{id, other} {
-		if _, _, err := st.Reserve(ctx, id[:], 1); err == nil || !strings.Contains(err.Error(), "has stopped") {
+		if _, _, err := st.Reserve(ctx, id[:], 1); err == nil || !strings.Contains(err.Error(), "has stopped") || errors.Is(err, ErrUnknown) {
 			t.Fatalf("the store goes on after a failed flush: %v", err)
 		}
 	}

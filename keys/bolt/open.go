@@ -56,6 +56,10 @@ var (
 	ErrExists = errors.New("keys/bolt: the store exists already")
 )
 
+// ErrUnknown is of a change whose write failed in such a way that it may be there
+// or not; it shows when the store is opened again. This one has stopped.
+var ErrUnknown = errors.New("keys/bolt: whether a change was written is not known")
+
 // K is how many numbers each context owns at each start without a write.
 const K = 64
 
