@@ -30,6 +30,7 @@ type contender struct {
 	done, lost int
 	took       time.Duration
 	kib        int
+	allocs     uint64
 }
 
 func freePort(t testing.TB) uint16 {
@@ -66,6 +67,7 @@ func (c *contender) slice(n int, t *turns, send func(k int)) {
 	after := c.usage(false)
 	c.cpu += after.CPU - before.CPU
 	c.kib = after.KiB
+	c.allocs += after.Allocs - before.Allocs
 	c.done += n
 }
 
@@ -73,15 +75,18 @@ func (c *contender) sliceUp(n int)   { c.slice(n, &c.fleet.up, c.fleet.updates(c
 func (c *contender) sliceDown(n int) { c.slice(n, &c.backend.asked, c.backend.questions()) }
 
 // reset leaves out what was so far.
-func (c *contender) reset() { c.cpu, c.done, c.lost, c.took = 0, 0, 0, 0 }
+func (c *contender) reset() { c.cpu, c.done, c.lost, c.took, c.allocs = 0, 0, 0, 0, 0 }
 
 // each is the processor time of a request, in µs.
 func (c *contender) each() float64 { return float64(c.cpu.Nanoseconds()) / float64(c.done) / 1000 }
 
-// report reports figures, and ratios to the last of the contenders.
-func report(b *testing.B, all ...*contender) {
+// report reports figures; time and allocations are those of one of the
+// contenders.
+func report(b *testing.B, of *contender, all ...*contender) {
 	b.Helper()
 	done, lost := 0, 0
+	b.ReportMetric(of.each()*1000, "ns/op")
+	b.ReportMetric(float64(of.allocs)/float64(of.done), "allocs/op")
 	for _, c := range all {
 		b.ReportMetric(c.each(), c.name+"-cpu-µs")
 		done, lost = done+c.done, lost+c.lost
@@ -117,7 +122,7 @@ func BenchmarkUp(b *testing.B) {
 					c.sliceUp(turn)
 				}
 			}
-			report(b, all...)
+			report(b, oscore, all...)
 			b.ReportMetric(keyless.each()/bare.each(), "proxy/forwarder")
 			b.ReportMetric(clear.each()/bare.each(), "plain/forwarder")
 			b.ReportMetric(oscore.each()/clear.each(), "sealed/plain")
@@ -188,7 +193,7 @@ func BenchmarkDown(b *testing.B) {
 						c.sliceDown(turn)
 					}
 				}
-				report(b, all...)
+				report(b, oscore, all...)
 				b.ReportMetric(oscore.each()/clear.each(), "sealed/plain")
 				b.ReportMetric(float64(oscore.done)/oscore.took.Seconds(), "sealed-requests/s")
 			})

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime/metrics"
 	"runtime/pprof"
 	"strconv"
 	"strings"
@@ -70,6 +71,8 @@ func TestMain(m *testing.M) {
 type usage struct {
 	CPU time.Duration
 	KiB int // resident
+	// Allocations made.
+	Allocs uint64
 	terminate.Stats
 }
 
@@ -129,7 +132,7 @@ func middle(v string) (err error) {
 		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &r); err != nil {
 			return err
 		}
-		u := usage{CPU: time.Duration(r.Utime.Nano() + r.Stime.Nano()), KiB: resident()}
+		u := usage{CPU: time.Duration(r.Utime.Nano() + r.Stime.Nano()), KiB: resident(), Allocs: allocations()}
 		if in.Text() != "" { // they take the gateway's lock
 			u.Stats = stats()
 		}
@@ -172,6 +175,12 @@ func gateway(ctx context.Context, s *settings) (g *terminate.Gateway, end func()
 func openStore(base string, o bolt.Options) (*bolt.Store, error) {
 	o.AnchorDir = filepath.Join(base, "anchors")
 	return bolt.Open(filepath.Join(base, "store"), o)
+}
+
+func allocations() uint64 {
+	s := []metrics.Sample{{Name: "/gc/heap/allocs:objects"}}
+	metrics.Read(s)
+	return s[0].Value.Uint64()
 }
 
 // resident is the process's memory in KiB.
