@@ -96,7 +96,7 @@ func (e *Endpoint) mustProve(r *Incoming) (must, offer bool) {
 	if e.cfg.Freshness == nil || r.Peer.Settings().NoEcho {
 		return false, false
 	}
-	switch e.cfg.Freshness(r.Peer.Name(), coap.Code(code), r.path()) {
+	switch e.cfg.Freshness(r.Peer.Name(), coap.Code(code), r.Path()) {
 	case FreshAlways:
 		return true, true
 	case FreshUnsafe:

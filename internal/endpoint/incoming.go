@@ -26,7 +26,7 @@ type Incoming struct {
 	opened      oscore.Message
 	taken       request // opened taken apart, by inner
 	marks       marks
-	uriPath     string // of opened, by path
+	uriPath     string // of opened, by Path
 	key         string // by downloadKey
 	options     string // likewise, without a FETCH's payload
 	offerEcho   bool
@@ -50,7 +50,8 @@ func (r *Incoming) inner() *request {
 	return &r.taken
 }
 
-func (r *Incoming) path() string {
+// Path returns the request's path, as [coap.Path].
+func (r *Incoming) Path() string {
 	if r.uriPath == "" {
 		r.uriPath = coap.Path(r.opened.Body)
 	}

@@ -156,7 +156,7 @@ func (e *Endpoint) verified(now time.Time, in Inbound, r *Incoming, m oscore.Mes
 		r.marks = marks{}
 		return Result{Verdict: Deliver, Incoming: r, Verified: true, Peer: name}
 	}
-	if e.cfg.Allow != nil && !e.cfg.Allow(name, coap.Code(m.Code), r.path()) {
+	if e.cfg.Allow != nil && !e.cfg.Allow(name, coap.Code(m.Code), r.Path()) {
 		r.report(ReasonForbidden, nil)
 		return r.reply(coap.Forbidden, ReasonForbidden)
 	}

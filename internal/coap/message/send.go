@@ -123,6 +123,9 @@ func (l *Layer[P]) send(now moment, to *P, d coap.Datagram, tag any, drawn bool)
 		}
 		return o, nil
 	}
+	if cap(o.data) == 0 {
+		o.data = make([]byte, 0, size)
+	}
 	o.data = d.Append(o.data[:0])
 	l.keeps(len(o.data))
 	if p.flying >= l.cfg.NStart {
