@@ -31,7 +31,12 @@ const (
 // refused with the code returned. A registration without a name gets the
 // context's.
 func (g *Gateway) register(u *uplink, m oscore.Message) (out oscore.Message, bad coap.Code) {
-	path := coap.Path(m.Body)
+	path := ""
+	if u.req != nil {
+		path = u.req.Path() // made before, for the endpoint's policies
+	} else {
+		path = coap.Path(m.Body)
+	}
 	if strings.Contains(path, "//") || isProxied(m.Body) {
 		return m, coap.BadOption // another way to write a path that is bound, or past the backend
 	}
