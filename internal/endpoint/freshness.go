@@ -4,7 +4,9 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
+	"hash"
 	"io"
+	"sync"
 	"time"
 
 	"github.com/oscorelay/oscorelay/internal/coap"
@@ -39,6 +41,7 @@ type echoKey struct {
 	key   [32]byte
 	start time.Time
 	ok    bool
+	macs  sync.Pool // hash.Hash: with the key in them already
 }
 
 const (
@@ -65,7 +68,13 @@ func (k *echoKey) value(now time.Time, peer string) []byte {
 }
 
 func (k *echoKey) mac(stamp []byte, peer string) []byte {
-	h := hmac.New(sha256.New, k.key[:])
+	h, pooled := k.macs.Get().(hash.Hash)
+	if pooled {
+		h.Reset()
+	} else {
+		h = hmac.New(sha256.New, k.key[:])
+	}
+	defer k.macs.Put(h)
 	h.Write(stamp[:echoTime])
 	io.WriteString(h, peer)
 	return append(stamp[:echoTime:echoTime], h.Sum(nil)[:echoMAC]...)
