@@ -44,9 +44,11 @@ fuzz:
 bench:
 	$(GO) run ./tools/benchtable
 
-# kill -9 of either side SOAK times in the middle of traffic, checked from the capture.
+# kill -9 of either side SOAK times in the middle of traffic, checked from the
+# capture: the library's programs, then oscored with failing disks (Linux).
 soak:
 	$(GO) test -count=1 -timeout 60m -tags soak ./internal/lab -run Soak -v -soak.kills $(SOAK)
+	$(GO) test -count=1 -timeout 60m -tags soak ./internal/soak -run Soak -v -soak.kills $(SOAK)
 
 # Other people's implementations, into .interop/: see interop/README.md.
 interop-setup:
