@@ -7,6 +7,7 @@
 GO ?= go
 FUZZTIME ?= 3s
 SOAK ?= 200
+SOAK_LOAD ?= 20s
 PINNED = $(GO) tool -modfile=tools/pinned/go.mod
 
 .PHONY: demo test build deb fmt lint race fuzz bench soak interop-setup interop proof proof-check snippets ci
@@ -44,11 +45,13 @@ fuzz:
 bench:
 	$(GO) run ./tools/benchtable
 
-# kill -9 of either side SOAK times in the middle of traffic, checked from the
-# capture: the library's programs, then oscored with failing disks (Linux).
+# kill -9 of either side SOAK times in the middle of traffic, checked from the capture:
+# the library's programs, then oscored with failing disks (Linux);
+# floods, and twice the load that can be carried for SOAK_LOAD (10m to be sure).
 soak:
 	$(GO) test -count=1 -timeout 60m -tags soak ./internal/lab -run Soak -v -soak.kills $(SOAK)
 	$(GO) test -count=1 -timeout 60m -tags soak ./internal/soak -run Soak -v -soak.kills $(SOAK)
+	$(GO) test -count=1 -timeout 60m -tags soak ./internal/load -run Soak -v -soak.load $(SOAK_LOAD)
 
 # Other people's implementations, into .interop/: see interop/README.md.
 interop-setup:

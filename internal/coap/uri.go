@@ -41,16 +41,16 @@ func (o Options) AddQuery(query string) (Options, error) {
 
 // Path returns the body's Uri-Path options as an absolute path.
 func Path(body []byte) string {
-	var s strings.Builder
+	var room [64]byte
+	path := room[:0]
 	w := Walk(body)
 	for w.Next() && w.Number <= URIPath {
 		if w.Number == URIPath {
-			s.WriteByte('/')
-			s.Write(w.Value)
+			path = append(append(path, '/'), w.Value...)
 		}
 	}
-	if s.Len() == 0 {
+	if len(path) == 0 {
 		return "/"
 	}
-	return s.String()
+	return string(path)
 }

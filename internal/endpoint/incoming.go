@@ -26,6 +26,7 @@ type Incoming struct {
 	opened      oscore.Message
 	taken       request // opened taken apart, by inner
 	marks       marks
+	uriPath     string // of opened, by path
 	key         string // by downloadKey
 	options     string // likewise, without a FETCH's payload
 	offerEcho   bool
@@ -49,7 +50,12 @@ func (r *Incoming) inner() *request {
 	return &r.taken
 }
 
-func (r *Incoming) path() string { return coap.Path(r.opened.Body) }
+func (r *Incoming) path() string {
+	if r.uriPath == "" {
+		r.uriPath = coap.Path(r.opened.Body)
+	}
+	return r.uriPath
+}
 
 // Respond protects the response (RFC 8613 §8.3). Its payload may be larger
 // than a block: the first block goes out and the others are served as the
@@ -127,7 +133,7 @@ func (r *Incoming) begin(o *Observation) {
 	}
 	r.observation = o
 	r.Token = bytes.Clone(r.Token)
-	r.Message, r.opened, r.taken, r.opt = oscore.Message{}, oscore.Message{}, request{}, oscore.Option{}
+	r.Message, r.opened, r.taken, r.opt, r.uriPath = oscore.Message{}, oscore.Message{}, request{}, oscore.Option{}, ""
 	r.marks.echo = nil
 }
 

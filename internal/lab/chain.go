@@ -49,8 +49,6 @@ type chain struct {
 	many   int               // and of a composite one
 	value  int               // of the sensor, in quarters
 	events map[string]uint64 // of the gateway's lives before this one
-
-	deviceKilled int // lines of the server before that
 }
 
 // endpointName is the device's.
@@ -159,6 +157,7 @@ listen = %q
 backend = %q
 upstream_port = %d
 ack_timeout = "400ms"
+limits.nstart = 16 # the hostile proxy occupies some
 `, c.metricsPort, c.gatewayAt, c.plain.Addr(), c.upstreamPort), 0o600)
 		if err != nil {
 			return err

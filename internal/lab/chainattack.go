@@ -46,10 +46,25 @@ func (c *chain) cut(d mallory.Direction, n int) <-chan []byte {
 				return nil
 			}
 		}
-		return mallory.Pass(p)
+		return c.pass(p)
 	})
 	return held
 }
+
+// pass lets pass what comes by, and takes what is said to mallory's own.
+func (c *chain) pass(p mallory.Packet) [][]byte {
+	d, _, _, ok := mallory.Parse(p.Data)
+	if !ok || p.Direction != mallory.ToClient || len(d.Token) != ownToken || d.Token[0] != 'm' {
+		return mallory.Pass(p)
+	}
+	if d.Type == coap.Confirmable {
+		_ = c.hostile.Inject(mallory.ToServer, coap.Datagram{Type: coap.Acknowledgement, MessageID: d.MessageID}.Append(nil)) // or it comes again
+	}
+	return nil
+}
+
+// ownToken is the length of the tokens that anew makes: the letter m, a number.
+const ownToken = 5
 
 // keep makes the hostile proxy keep the first sealed message of a direction,
 // and all its copies; the other direction is the script's.
@@ -111,7 +126,7 @@ func flipDown(c *chain) (string, error) {
 // exchange of its own: the keyless proxy cannot tell which of two is genuine, and
 // of one exchange carries the first.
 func flipUp(c *chain) (string, error) {
-	held := keep(c.hostile, mallory.ToServer, mallory.Pass)
+	held := keep(c.hostile, mallory.ToServer, c.pass)
 	wait := c.sendsNow()
 	genuine, err := take(held)
 	if err != nil {
@@ -124,7 +139,7 @@ func flipUp(c *chain) (string, error) {
 		}
 		flips++
 	}
-	c.hostile.SetScript(mallory.Pass)
+	c.hostile.SetScript(c.pass)
 	return fmt.Sprintf("%d flips refused, 1 arrived", flips), errors.Join(c.hostile.Inject(mallory.ToServer, genuine), wait())
 }
 
@@ -174,7 +189,7 @@ func (c *chain) more(device, server, byDevice, byServer int) error {
 }
 
 func replayAll(c *chain) (string, error) {
-	c.hostile.SetScript(mallory.Pass)
+	c.hostile.SetScript(c.pass)
 	device, server := c.acted()
 	n, reads, err := c.replayEverything(mallory.ToClient, mallory.ToServer)
 	if err != nil {
@@ -215,7 +230,7 @@ func holdSend(c *chain) (string, error) {
 			first = p.Data
 			return nil
 		}
-		return mallory.Pass(p)
+		return c.pass(p)
 	})
 	if err := c.sendsNow()(); err != nil {
 		return "", err
@@ -248,7 +263,7 @@ func holdNotification(c *chain) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	c.hostile.SetScript(nil)
+	c.hostile.SetScript(c.pass)
 	if err := c.notifies(); err != nil {
 		return "", err
 	}
@@ -268,11 +283,11 @@ func stripBoth(c *chain) (string, error) {
 	n := 0
 	c.hostile.SetScript(func(p mallory.Packet) [][]byte {
 		if !mallory.Protected(p.Data) {
-			return mallory.Pass(p)
+			return c.pass(p)
 		}
 		d, _, _, _ := mallory.Parse(p.Data)
 		if !d.Code.IsRequest() {
-			return mallory.Pass(p)
+			return c.pass(p)
 		}
 		mu.Lock()
 		defer mu.Unlock()
@@ -306,7 +321,7 @@ func answerForDevice(c *chain) (string, error) {
 	for _, forge := range forgeries {
 		var once sync.Once
 		c.hostile.SetScript(func(p mallory.Packet) [][]byte {
-			out := mallory.Pass(p)
+			out := c.pass(p)
 			if d, _, _, ok := mallory.Parse(p.Data); ok && p.Direction == mallory.ToServer && d.Code.IsResponse() && mallory.Protected(p.Data) {
 				once.Do(func() { out = [][]byte{forge(p.Data), p.Data} })
 			}
@@ -320,7 +335,7 @@ func answerForDevice(c *chain) (string, error) {
 			return "", fmt.Errorf("the server was told %s %.20q", x.Code, x.Payload)
 		}
 	}
-	c.hostile.SetScript(nil)
+	c.hostile.SetScript(c.pass)
 	return fmt.Sprintf("%d forgeries, 0 believed", len(forgeries)), c.reads("/3/0/0", manufacturer)
 }
 
@@ -332,7 +347,7 @@ func answerForServer(c *chain) (string, error) {
 	var mu sync.Mutex
 	c.hostile.SetScript(func(p mallory.Packet) [][]byte {
 		if p.Direction != mallory.ToServer || !mallory.Protected(p.Data) {
-			return mallory.Pass(p)
+			return c.pass(p)
 		}
 		mu.Lock()
 		forged++
@@ -346,7 +361,7 @@ func answerForServer(c *chain) (string, error) {
 	if err == nil {
 		return "", errors.New("the device took a plain 2.04 for the server's")
 	}
-	c.hostile.SetScript(nil)
+	c.hostile.SetScript(c.pass)
 	err = c.sendsNow()()
 	if n := settled(1, func() int { return c.sent() - before }); n != 1 {
 		err = errors.Join(err, fmt.Errorf("the server got %d", n))
@@ -364,7 +379,7 @@ func swapReads(c *chain) (string, error) {
 	c.hostile.SetScript(func(p mallory.Packet) [][]byte {
 		d, _, _, ok := mallory.Parse(p.Data)
 		if !ok || p.Direction != mallory.ToServer || !d.Code.IsResponse() || !mallory.Protected(p.Data) {
-			return mallory.Pass(p)
+			return c.pass(p)
 		}
 		mu.Lock()
 		defer mu.Unlock()
@@ -388,7 +403,7 @@ func swapReads(c *chain) (string, error) {
 			return "", fmt.Errorf("the server was told %s %.20q, not %q", x.Code, x.Payload, right)
 		}
 	}
-	c.hostile.SetScript(nil)
+	c.hostile.SetScript(c.pass)
 	return "0 of 2 believed", errors.Join(c.reads("/3/0/0", manufacturer), c.reads("/3/0/14", offset))
 }
 
@@ -401,7 +416,7 @@ func impostor(c *chain) (string, error) {
 	c.hostile.SetScript(func(p mallory.Packet) [][]byte {
 		d, _, _, ok := mallory.Parse(p.Data)
 		if !ok || string(d.Token) != "me" {
-			return mallory.Pass(p)
+			return c.pass(p)
 		}
 		mu.Lock()
 		defer mu.Unlock()

@@ -83,7 +83,7 @@ func params(n int) oscore.Params {
 func makeStore(t testing.TB, devices int) (base string) {
 	t.Helper()
 	base = t.TempDir()
-	store, err := openStore(base, true)
+	store, err := openStore(base, bolt.Options{Init: true})
 	if err != nil {
 		t.Fatal(err)
 	}

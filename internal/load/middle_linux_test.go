@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime/metrics"
 	"runtime/pprof"
 	"strconv"
 	"strings"
@@ -42,6 +43,7 @@ type settings struct {
 
 	// Of a gateway.
 	Base            string // where its store is
+	Hot             int    // contexts ready in memory; the store's default if zero
 	Listen          string // 127.0.0.1:0 if empty
 	UpstreamPort    uint16
 	Plain           terminate.Plain
@@ -69,6 +71,8 @@ func TestMain(m *testing.M) {
 type usage struct {
 	CPU time.Duration
 	KiB int // resident
+	// Allocations made.
+	Allocs uint64
 	terminate.Stats
 }
 
@@ -128,7 +132,7 @@ func middle(v string) (err error) {
 		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &r); err != nil {
 			return err
 		}
-		u := usage{CPU: time.Duration(r.Utime.Nano() + r.Stime.Nano()), KiB: resident()}
+		u := usage{CPU: time.Duration(r.Utime.Nano() + r.Stime.Nano()), KiB: resident(), Allocs: allocations()}
 		if in.Text() != "" { // they take the gateway's lock
 			u.Stats = stats()
 		}
@@ -144,7 +148,7 @@ func middle(v string) (err error) {
 
 // gateway runs one on its store.
 func gateway(ctx context.Context, s *settings) (g *terminate.Gateway, end func() error, err error) {
-	store, err := openStore(s.Base, false)
+	store, err := openStore(s.Base, bolt.Options{Hot: s.Hot})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -168,8 +172,15 @@ func gateway(ctx context.Context, s *settings) (g *terminate.Gateway, end func()
 	}, nil
 }
 
-func openStore(base string, init bool) (*bolt.Store, error) {
-	return bolt.Open(filepath.Join(base, "store"), bolt.Options{Init: init, AnchorDir: filepath.Join(base, "anchors")})
+func openStore(base string, o bolt.Options) (*bolt.Store, error) {
+	o.AnchorDir = filepath.Join(base, "anchors")
+	return bolt.Open(filepath.Join(base, "store"), o)
+}
+
+func allocations() uint64 {
+	s := []metrics.Sample{{Name: "/gc/heap/allocs:objects"}}
+	metrics.Read(s)
+	return s[0].Value.Uint64()
 }
 
 // resident is the process's memory in KiB.
@@ -287,6 +298,14 @@ func (p *process) stop() {
 	if err := p.cmd.Wait(); err != nil {
 		p.t.Errorf("a middle: %v", err)
 	}
+	p.cmd = nil
+}
+
+// kill is kill -9.
+func (p *process) kill() {
+	_ = p.cmd.Process.Kill()
+	_ = p.cmd.Wait()
+	_ = p.in.Close()
 	p.cmd = nil
 }
 

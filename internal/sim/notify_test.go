@@ -197,10 +197,15 @@ func TestPassiveCancellation(t *testing.T) {
 	w.event(mark, Named("reset"))
 	for v := int64(2); ; v++ { // the reset is on its way
 		w.set("/3/0/9", lwm2m.Int(v))
-		if e := w.deviceEvent(device, func(e Event) bool { return e.Event == "notified" || e.Event == "observation-ended" }); e.Event == "observation-ended" {
+		n := int64(0)
+		if e := w.deviceEvent(device, func(e Event) bool {
+			if e.Event == "notified" {
+				n++
+			}
+			return n == v || e.Event == "observation-ended"
+		}); e.Event == "observation-ended" {
 			break
 		}
-		device = w.device.Log().Mark()
 	}
 }
 

@@ -1,6 +1,7 @@
 package terminate
 
 import (
+	"sync/atomic"
 	"time"
 
 	"github.com/oscorelay/oscorelay/keys/bolt"
@@ -12,7 +13,8 @@ type device struct {
 	endpoint string
 	index    uint32
 
-	at       hop // where it was last heard of; not valid: never
+	at       hop                    // where it was last heard of; not valid: never
+	sealedAt atomic.Pointer[string] // the same as text, for a device that speaks with OSCORE; nil: none
 	plain    bool
 	sealed   bool // was heard sealed
 	seen     time.Time
@@ -34,12 +36,12 @@ type trouble struct {
 	what string
 }
 
-// load returns a device, read from the store if it is not in memory. It takes
-// the lock.
+// load returns a device, read from the store if it is not in memory; only then
+// it takes the lock.
 func (g *Gateway) load(name string) (*device, error) {
-	g.mu.Lock()
+	g.known.RLock()
 	d := g.devices[name]
-	g.mu.Unlock()
+	g.known.RUnlock()
 	if d != nil {
 		return d, nil
 	}
@@ -59,9 +61,9 @@ func (g *Gateway) load(name string) (*device, error) {
 
 // loadIndex is load by the index.
 func (g *Gateway) loadIndex(index uint32) (*device, error) {
-	g.mu.Lock()
+	g.known.RLock()
 	d := g.byIndex[index]
-	g.mu.Unlock()
+	g.known.RUnlock()
 	if d != nil {
 		return d, nil
 	}
@@ -89,7 +91,10 @@ func (g *Gateway) enter(d *device, kept []bolt.Observation) (*device, error) {
 	if len(g.devices) >= g.cfg.MaxDevices && !g.dropDevice() {
 		return nil, errTooMany
 	}
+	d.publish()
+	g.known.Lock()
 	g.devices[d.name], g.byIndex[d.index] = d, d
+	g.known.Unlock()
 	if d.plain && d.at.remote.IsValid() {
 		g.plain[d.at.remote] = d
 	}
@@ -119,8 +124,10 @@ func (g *Gateway) dropDevice() bool {
 }
 
 func (g *Gateway) remove(d *device) {
+	g.known.Lock()
 	delete(g.devices, d.name)
 	delete(g.byIndex, d.index)
+	g.known.Unlock()
 	g.back.leave(d.index)
 	if g.plain[d.at.remote] == d {
 		delete(g.plain, d.at.remote)
@@ -149,14 +156,24 @@ func (g *Gateway) Forget(context string) {
 }
 
 // moved reports whether a device's request comes from elsewhere than its last.
+// It is asked of every request, so that it must not wait for the lock.
 func (g *Gateway) moved(name, source string) bool {
 	d, err := g.load(name)
 	if err != nil {
 		return true
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return d.at.remote.IsValid() && !d.plain && d.at.remote.String() != source
+	at := d.sealedAt.Load()
+	return at != nil && *at != source
+}
+
+// publish makes known without the lock where a device is.
+func (d *device) publish() {
+	var at *string
+	if d.at.remote.IsValid() && !d.plain {
+		s := d.at.remote.String()
+		at = &s
+	}
+	d.sealedAt.Store(at)
 }
 
 // heard notes that a device was heard, by a request that is verified and no
@@ -173,6 +190,7 @@ func (g *Gateway) heard(now time.Time, d *device, from hop, plain bool) {
 		}
 		d.at, d.plain = from, plain
 		d.sealed = d.sealed || !plain
+		d.publish()
 		if plain {
 			g.plain[from.remote] = d
 		}

@@ -53,6 +53,8 @@ type Gateway struct {
 	seed     [32]byte
 	draining bool
 
+	known sync.RWMutex // devices and byIndex change under mu and this one; either will do to read them
+
 	mu        sync.Mutex
 	down      *message.Layer[hop]    // toward devices
 	up        *message.Layer[uint32] // toward the backend, by the device's index
@@ -218,16 +220,17 @@ func (g *Gateway) read(s *udp.Socket, turn *sync.Mutex, w *work, handle func(now
 // without it.
 type sending struct {
 	front, back []udp.Packet
-	as          []uint32 // the device that each of back is of
+	as          []uint32  // the device that each of back is of
+	buffers     [2][]byte // that front and back stand in
 }
 
 // collect takes what the layers have to send.
 func (g *Gateway) collect(s *sending) {
 	s.front, s.back, s.as = s.front[:0], s.back[:0], s.as[:0]
-	for _, p := range g.down.Output() {
+	for _, p := range g.down.Swap(&s.buffers[0]) {
 		s.front = append(s.front, udp.Packet{Peer: p.Peer.remote, Local: p.Peer.local, Data: p.Data})
 	}
-	for _, p := range g.up.Output() {
+	for _, p := range g.up.Swap(&s.buffers[1]) {
 		s.back = append(s.back, udp.Packet{Peer: g.cfg.Backend, Data: p.Data})
 		s.as = append(s.as, p.Peer)
 	}

@@ -236,11 +236,16 @@ func (g *Gateway) resume(now time.Time, dev *device, j journalled) *downlink {
 	return d
 }
 
+// proxyAckTimeout is the ACK_TIMEOUT that a proxy on the way may have: RFC 7252's.
+const proxyAckTimeout = 2 * time.Second
+
 // holdBack makes what else goes to the device wait for a request that was taken
 // up. Its number is from before the restart, and all new ones are beyond a gap
 // that is wider than a replay window (RFC 8613 Appendix B.1.1): once the device
 // has seen one of those, it refuses the request as a replay, and nobody knows
-// whether it ran. The wait ends with any answer, and with the retransmissions.
+// whether it ran. The wait ends with any answer, and when it was sent once more,
+// be it by a proxy: what the device has answered before, by a separate response,
+// is not answered again.
 func (g *Gateway) holdBack(d *downlink) {
 	dev := d.dev
 	if dev.settled == nil {
@@ -249,7 +254,7 @@ func (g *Gateway) holdBack(d *downlink) {
 	d.ahead = true
 	dev.resuming++
 	settled := dev.settled
-	limit := min(message.Config{AckTimeout: g.cfg.AckTimeout}.MaxTransmitSpan(), g.cfg.Timeout/2)
+	limit := min(2*max(g.cfg.AckTimeout, proxyAckTimeout), g.cfg.Timeout/2)
 	go func() {
 		timer := time.NewTimer(limit)
 		defer timer.Stop()

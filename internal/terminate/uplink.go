@@ -43,7 +43,8 @@ type opened struct {
 func (g *Gateway) open(now time.Time, o *opened) {
 	m := &o.ev.Message
 	// Its bytes are read until it is answered, and the buffer is not its own.
-	m.Body, m.Token = bytes.Clone(m.Body), bytes.Clone(m.Token)
+	own := append(append(make([]byte, 0, len(m.Token)+len(m.Body)), m.Token...), m.Body...)
+	m.Token, m.Body = own[:len(m.Token):len(m.Token)], own[len(m.Token):]
 	o.res = g.e.Receive(now, endpoint.Inbound{
 		Source: o.ev.Peer.remote.String(), Token: m.Token, Message: oscore.Message{Code: byte(m.Code), Body: m.Body},
 	})

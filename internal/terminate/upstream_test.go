@@ -1,8 +1,10 @@
 package terminate
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"os/exec"
 	"testing"
 
@@ -68,8 +70,9 @@ func TestPortADevice(t *testing.T) {
 
 // An IPv6 network that is routed to this machine, for a backend on another.
 func TestUpstreamIPv6(t *testing.T) {
-	const prefix, backend = "fd5c:6f:7363:1::/64", "fd5c:6f:7363:2::1"
-	for _, args := range [][]string{{"route", "replace", "local", prefix, "dev", "lo"}, {"addr", "replace", backend + "/128", "dev", "lo"}} {
+	site := fmt.Sprintf("fd5c:6f:%x", os.Getpid()&0xfff|0x1000) // others may run this test at the same time
+	prefix, backend := site+":1::/64", site+":2::1"
+	for _, args := range [][]string{{"route", "replace", "local", prefix, "dev", "lo"}, {"addr", "replace", backend + "/128", "dev", "lo", "nodad"}} {
 		if out, err := exec.Command("ip", append([]string{"-6"}, args...)...).CombinedOutput(); err != nil {
 			t.Skipf("addresses cannot be set here: %v %s", err, out)
 		}
@@ -100,7 +103,7 @@ func TestUpstreamIPv6(t *testing.T) {
 		s.Backend, s.Upstream = conn.LocalAddr().String(), prefix
 	})
 	w.register()
-	if got := (<-from).Addr().String(); got != "fd5c:6f:7363:1::100" {
+	if got := (<-from).Addr().String(); got != site+":1::100" {
 		t.Errorf("registered from %v", got)
 	}
 	if s := w.state(); s.Devices[0].Location != "/rd/x" {

@@ -57,6 +57,9 @@ func (s *section) missing() bool {
 
 // bench runs the benchmarks of the section.
 func (s *section) bench(count int, benchtime string) (results, error) {
+	if s.count != 0 {
+		count, benchtime = s.count, s.time
+	}
 	cmd := exec.Command("go", "test", s.pkg, "-tags", s.tags, "-run", "^$", "-bench", s.pattern, "-benchmem", "-benchtime", benchtime, "-count", strconv.Itoa(count))
 	cmd.Stderr = os.Stderr
 	raw, err := cmd.Output()

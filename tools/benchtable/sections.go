@@ -15,6 +15,8 @@ type section struct {
 	tags         string // of the build
 	needs        string // a file without which the section cannot be run
 	absent       string // what is said then
+	count        int    // of runs, for one that takes long; 0: as asked for
+	time         string // of a run, likewise
 }
 
 var sizes = []string{"0", "16", "64", "256", "1024"}
@@ -53,6 +55,19 @@ var sections = []section{
 		title: "Keyless proxy against a bare forwarder",
 		text:  "ns/op is the proxy's processor time a request; of Overload it is wall time.",
 		pkg:   "./proxy", pattern: "^Benchmark(Hop|Overload)$", table: plainTable,
+	},
+	{
+		title: "The gateway, with OSCORE and without, the proxy and a forwarder",
+		text: "In turns of one run, each in a process of its own. Up is an Update of a device, down a Read or Execute of the server,\n" +
+			"which is in the journal before it goes out; time and allocs are those of the gateway with OSCORE, a request. Echo is the\n" +
+			"freshness policy \"unsafe\"; cold is with fewer contexts ready than devices that speak. Targets: sealed at most 1.15 times\n" +
+			"plain, nothing grows with the devices. `make soak SOAK_LOAD=10m` shows that nothing grows with time.",
+		pkg: "./internal/load", pattern: "^Benchmark(Up|Down)$", table: plainTable, count: 1, time: "2s",
+	},
+	{
+		title: "100000 devices register after a restart",
+		text:  "The gateway was killed; each device takes an Echo round trip. Time is that of the whole.",
+		pkg:   "./internal/load", pattern: "^BenchmarkStart$", table: plainTable, count: 1, time: "1x",
 	},
 	{
 		title: "EDHOC, a side",
