@@ -45,10 +45,12 @@ fuzz:
 bench:
 	$(GO) run ./tools/benchtable
 
-# kill -9 of either side SOAK times in the middle of traffic, checked from the capture;
+# kill -9 of either side SOAK times in the middle of traffic, checked from the capture:
+# the library's programs, then oscored with failing disks (Linux);
 # floods, and twice the load that can be carried for SOAK_LOAD (10m to be sure).
 soak:
 	$(GO) test -count=1 -timeout 60m -tags soak ./internal/lab -run Soak -v -soak.kills $(SOAK)
+	$(GO) test -count=1 -timeout 60m -tags soak ./internal/soak -run Soak -v -soak.kills $(SOAK)
 	$(GO) test -count=1 -timeout 60m -tags soak ./internal/load -run Soak -v -soak.load $(SOAK_LOAD)
 
 # Other people's implementations, into .interop/: see interop/README.md.

@@ -36,6 +36,9 @@ type rules struct {
 	noEcho     bool // the first request after a loss opens the window
 	staleEcho  bool // an Echo value counts whatever epoch it was made in
 	freeRide   bool // a challenge spends no number
+	under      bool // the answer to an accepted request goes under the request's nonce, as RFC 8613 §5.2 allows
+	challenged bool // so does a challenge, though nothing is known of the window
+	hopeful    bool // a range counts as reserved when the outcome of the write is not known
 	keptWindow bool // a window handed over is not deleted when it is taken
 	small      bool // one request and one block of numbers fewer
 
@@ -99,6 +102,7 @@ type world struct {
 	challenges uint8                // made so far, and in the network
 
 	used, accepted uint8 // sets of numbers and of requests
+	answered       uint8 // requests whose nonce an answer took
 	broken         uint8
 }
 
@@ -122,6 +126,15 @@ func (w *world) spend(n *modelNode, keep bool) bool {
 	if !keep {
 		n.next++
 	}
+	return true
+}
+
+// borrow uses a request's nonce for an answer.
+func (w *world) borrow(bit uint8) bool {
+	if w.answered&bit != 0 {
+		w.broken = brokenNonce
+	}
+	w.answered |= bit
 	return true
 }
 
@@ -199,6 +212,10 @@ func (w world) successors(r *rules, emit func(step string, next world)) {
 			}
 			m.limit = from + modelBlock
 			emit(name+" reserves", v)
+			if r.hopeful {
+				v.next = w.next
+				emit(name+" reserves, and the write is lost", v)
+			}
 		}
 		if current && n.open {
 			v := w
@@ -242,11 +259,11 @@ func (w world) handle(r *rules, i int, q uint8, name string, emit func(string, w
 			v.broken = brokenReplay
 		}
 		v.accepted |= bit
-		if v.spend(n, false) { // the response has a number of its own
+		if r.under && v.borrow(bit) || !r.under && v.spend(n, false) { // else the response has a number of its own
 			emit(fmt.Sprintf("%s accepts request %d", name, q), v)
 		}
 	case w.challenges < modelChallenges:
-		if v.spend(n, r.freeRide) {
+		if r.challenged && v.borrow(bit) || !r.challenged && v.spend(n, r.freeRide) {
 			v.challenges++
 			n.echo = v.challenges
 			emit(fmt.Sprintf("%s answers request %d with challenge %d", name, q, v.challenges), v)
@@ -327,6 +344,19 @@ func TestModelParking(t *testing.T) {
 	}
 }
 
+// TestModelBorrowedNonce: a request that is accepted once is answered once, so that
+// the answer may go under its nonce, whichever node it is.
+func TestModelBorrowedNonce(t *testing.T) {
+	states, broken, trace := search(&rules{under: true, small: true})
+	if broken != 0 {
+		t.Fatalf("broken (%d) by:\n%s", broken, strings.Join(trace, "\n"))
+	}
+	t.Logf("%d states, nothing broken", states)
+	if states < 10_000 {
+		t.Errorf("only %d states: the model lost its life", states)
+	}
+}
+
 func TestModelMutants(t *testing.T) {
 	for _, m := range []struct {
 		rules rules
@@ -338,6 +368,8 @@ func TestModelMutants(t *testing.T) {
 		{rules{name: "no Echo", noEcho: true}, brokenReplay},
 		{rules{name: "an Echo value of an earlier epoch", staleEcho: true}, brokenReplay},
 		{rules{name: "a challenge without a number of its own", freeRide: true}, brokenNonce},
+		{rules{name: "a challenge under the request's nonce", under: true, challenged: true, small: true}, brokenNonce},
+		{rules{name: "a write of unknown outcome that counts as done", hopeful: true}, brokenNonce},
 		{rules{name: "a window handed over twice", keptWindow: true}, brokenReplay},
 		{rules{name: "parked, and brought back twice", parks: true, parkedTwice: true, small: true}, brokenNonce},
 		{rules{name: "parked, and brought back by a crash", parks: true, parkedLasts: true, small: true}, brokenNonce},

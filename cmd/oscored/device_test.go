@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -27,6 +28,8 @@ import (
 type process struct {
 	t     *testing.T
 	dir   string
+	file  string // of its configuration
+	store string // its directory
 	ports map[string]int
 	cmd   *exec.Cmd
 	done  chan error
@@ -48,15 +51,16 @@ func (p *process) said() string {
 	return p.log.String()
 }
 
-// freePort returns a UDP and TCP port that was free a moment ago.
+// freePort returns a UDP and TCP port that was free a moment ago, below those that
+// the system gives away by itself: nobody comes by it while a daemon is down.
 func freePort(t *testing.T) int {
 	t.Helper()
 	for range 100 {
-		u, err := net.ListenPacket("udp", "0.0.0.0:0")
+		port := 10_000 + rand.IntN(20_000)
+		u, err := net.ListenPacket("udp", fmt.Sprintf("0.0.0.0:%d", port))
 		if err != nil {
-			t.Fatal(err)
+			continue
 		}
-		port := u.LocalAddr().(*net.UDPAddr).Port
 		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		_ = u.Close()
 		if err == nil {
@@ -71,7 +75,7 @@ func freePort(t *testing.T) int {
 // newProcess writes a configuration with one route to a backend, and keys.
 func newProcess(t *testing.T, backend string, entries []keys.Entry, more string) *process {
 	t.Helper()
-	p := &process{t: t, dir: t.TempDir(), ports: map[string]int{}}
+	p := &process{t: t, dir: t.TempDir(), file: "oscored.toml", store: "store", ports: map[string]int{}}
 	for _, name := range []string{"listen", "upstream", "admin", "metrics"} {
 		p.ports[name] = freePort(t)
 	}
@@ -112,19 +116,7 @@ func (p *process) write(name, text string) {
 // start starts it and waits until it serves.
 func (p *process) start(env []string, args ...string) {
 	p.t.Helper()
-	self, err := exec.LookPath("oscored")
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	p.cmd = exec.Command(self, append([]string{"-config", "oscored.toml"}, args...)...)
-	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = p.dir, p, p
-	p.cmd.Env = append([]string{"HOME=" + p.dir, "PATH=" + os.Getenv("PATH")}, env...)
-	if err := p.cmd.Start(); err != nil {
-		p.t.Fatal(err)
-	}
-	p.done = make(chan error, 1)
-	go func(cmd *exec.Cmd, done chan error) { done <- cmd.Wait() }(p.cmd, p.done)
-	p.t.Cleanup(func() { _ = p.cmd.Process.Kill() })
+	p.run(env, args...)
 	p.eventually("serves", func() bool {
 		resp, err := http.Get(p.metrics("/healthz"))
 		if err != nil {
@@ -133,6 +125,37 @@ func (p *process) start(env []string, args ...string) {
 		defer resp.Body.Close()
 		return resp.StatusCode == http.StatusOK
 	})
+}
+
+// run starts it.
+func (p *process) run(env []string, args ...string) {
+	p.t.Helper()
+	self, err := exec.LookPath("oscored")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.cmd = exec.Command(self, append([]string{"-config", p.file}, args...)...)
+	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = p.dir, p, p
+	p.cmd.Env = append([]string{"HOME=" + p.dir, "PATH=" + os.Getenv("PATH")}, env...)
+	if err := p.cmd.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+	p.done = make(chan error, 1)
+	go func(cmd *exec.Cmd, done chan error) { done <- cmd.Wait() }(p.cmd, p.done)
+	p.t.Cleanup(func() { _ = p.cmd.Process.Kill() })
+}
+
+// exits waits for it to end by itself with a status.
+func (p *process) exits(status int) {
+	p.t.Helper()
+	select {
+	case <-p.done:
+	case <-time.After(30 * time.Second):
+		p.t.Fatalf("it does not end\n%s", p.said())
+	}
+	if got := p.cmd.ProcessState.ExitCode(); got != status {
+		p.t.Errorf("status %d, want %d\n%s", got, status, p.said())
+	}
 }
 
 func (p *process) metrics(path string) string {
@@ -170,7 +193,7 @@ func (p *process) end(s syscall.Signal) int {
 // api asks the administration API.
 func (p *process) api(method, path string, into any) (status int) {
 	p.t.Helper()
-	token, err := os.ReadFile(filepath.Join(p.dir, "store", "admin.token"))
+	token, err := os.ReadFile(filepath.Join(p.dir, p.store, "admin.token"))
 	if err != nil {
 		p.t.Fatal(err)
 	}

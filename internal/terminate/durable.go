@@ -185,14 +185,15 @@ func (d *device) read(tx *bolt.Tx) (kept []bolt.Observation, err error) {
 	return kept, err
 }
 
-// loadSeed reads what message IDs begin from, or makes it.
+// loadSeed reads what message IDs begin from, or makes it anew.
 func (g *Gateway) loadSeed() error {
 	return g.cfg.Store.Update(g.ctx, func(tx *bolt.Tx) error {
 		b, ok, err := tx.Fact(gatewayName, factSeed)
 		if err != nil {
 			return err
 		}
-		if !ok || len(b) != len(g.seed) {
+		// An old state counts starts that there were already.
+		if !ok || len(b) != len(g.seed) || g.cfg.Store.Taint() != "" {
 			b = make([]byte, len(g.seed))
 			_, _ = rand.Read(b) // never fails
 			if err := tx.PutFact(gatewayName, factSeed, b); err != nil {

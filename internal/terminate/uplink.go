@@ -53,6 +53,10 @@ func (g *Gateway) open(now time.Time, o *opened) {
 		g.loadPlain(o)
 	case o.res.Verdict == endpoint.Deliver:
 		o.dev, o.err = g.load(o.res.Peer)
+	case o.res.Reason == endpoint.ReasonTainted:
+		// It is genuine, so its device is there for the operator to see: after
+		// the start that found the store's past unknown, no other is in memory.
+		_, _ = g.load(o.res.Peer) // else only counters tell of it
 	}
 }
 
