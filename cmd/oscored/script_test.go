@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -86,9 +87,7 @@ type running struct {
 	done chan error
 }
 
-var daemons = struct {
-	byScript map[*testscript.TestScript]*running
-}{map[*testscript.TestScript]*running{}}
+var daemons sync.Map // *running, by its *testscript.TestScript
 
 // startDaemon is "daemon ARGUMENTS...": it starts oscored in the background, its
 // log in the file log, its output in the file out.
@@ -115,11 +114,20 @@ func startDaemon(ts *testscript.TestScript, neg bool, args []string) {
 	_ = log.Close()
 	r := &running{cmd, make(chan error, 1)}
 	go func() { r.done <- cmd.Wait() }()
-	daemons.byScript[ts] = r
+	daemons.Store(ts, r)
 	ts.Defer(func() {
 		_ = cmd.Process.Kill()
-		delete(daemons.byScript, ts)
+		daemons.Delete(ts)
 	})
+}
+
+// daemonOf returns the script's daemon.
+func daemonOf(ts *testscript.TestScript) *running {
+	r, ok := daemons.Load(ts)
+	if !ok {
+		ts.Fatalf("no daemon was started")
+	}
+	return r.(*running)
 }
 
 // waitLog is "waitlog TEXT [FILE]": it waits until the log holds a text.
@@ -145,12 +153,12 @@ func waitLog(ts *testscript.TestScript, neg bool, args []string) {
 // signalDaemon is "signal NAME".
 func signalDaemon(ts *testscript.TestScript, _ bool, args []string) {
 	sig := map[string]syscall.Signal{"HUP": syscall.SIGHUP, "TERM": syscall.SIGTERM, "INT": syscall.SIGINT, "KILL": syscall.SIGKILL}[args[0]]
-	ts.Check(daemons.byScript[ts].cmd.Process.Signal(sig))
+	ts.Check(daemonOf(ts).cmd.Process.Signal(sig))
 }
 
 // endedDaemon is "ended STATUS": it waits for the daemon's end.
 func endedDaemon(ts *testscript.TestScript, _ bool, args []string) {
-	r := daemons.byScript[ts]
+	r := daemonOf(ts)
 	select {
 	case <-r.done:
 	case <-time.After(30 * time.Second):
