@@ -2,6 +2,7 @@ package gocoap
 
 import (
 	"context"
+	"errors"
 	"io"
 	"sync"
 	"time"
@@ -300,6 +301,11 @@ func (s *serving) confirm(mid int32, out oscore.Message) {
 	ctx, cancel := context.WithTimeout(s.l.conn.Context(), maxTransmitWait)
 	defer cancel()
 	err := s.l.write(ctx, message.Confirmable, mid, s.token, out)
+	for errors.Is(err, errTaken) {
+		mid = s.l.messageID()
+		s.resettable(mid)
+		err = s.l.write(ctx, message.Confirmable, mid, s.token, out)
+	}
 	if err != nil {
 		s.end() // RFC 7641 §4.5: the client is gone
 	}

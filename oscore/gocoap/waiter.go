@@ -11,6 +11,7 @@ import (
 	"github.com/oscorelay/oscorelay/internal/endpoint"
 	"github.com/oscorelay/oscorelay/oscore"
 	"github.com/plgd-dev/go-coap/v3/message"
+	coaperrors "github.com/plgd-dev/go-coap/v3/pkg/errors"
 )
 
 // waiter is a request under way: what comes under its tokens goes to its
@@ -93,6 +94,31 @@ func (w *waiter) send(ctx context.Context, token message.Token, m oscore.Message
 		sending, end = context.WithTimeout(ctx, maxTransmitWait)
 	}
 	defer end()
+	err := errTaken
+	for errors.Is(err, errTaken) && sending.Err() == nil {
+		if err = w.sendOnce(sending, end, token, m); errors.Is(err, ErrClosed) {
+			return err
+		}
+	}
+	switch {
+	case err == nil, ctx.Err() != nil: // the caller finds the latter
+	case errors.Is(sending.Err(), context.DeadlineExceeded):
+		w.fail(ErrNoAck)
+	case sending.Err() == nil:
+		w.refused(err)
+	}
+	return nil
+}
+
+// errTaken tells that a message of this side is under way with that message ID.
+// go-coap moves its IDs by half of them when the peer's come near, and so comes
+// back upon its own.
+var errTaken = coaperrors.ErrKeyAlreadyExists
+
+// sendOnce sends under a new message ID.
+func (w *waiter) sendOnce(ctx context.Context, end context.CancelFunc, token message.Token, m oscore.Message) error {
+	l := w.l
+	confirm := l.datagram && w.typ == message.Confirmable
 	mid := l.messageID()
 	w.mu.Lock()
 	w.sent, w.verified = m, false
@@ -113,7 +139,7 @@ func (w *waiter) send(ctx context.Context, token message.Token, m oscore.Message
 	if closed {
 		return ErrClosed
 	}
-	err := l.write(sending, w.typ, mid, token, m)
+	err := l.write(ctx, w.typ, mid, token, m)
 	if confirm {
 		l.mu.Lock()
 		if l.unacked[mid] == w {
@@ -121,14 +147,7 @@ func (w *waiter) send(ctx context.Context, token message.Token, m oscore.Message
 		}
 		l.mu.Unlock()
 	}
-	switch {
-	case err == nil, ctx.Err() != nil: // the caller finds the latter
-	case errors.Is(sending.Err(), context.DeadlineExceeded):
-		w.fail(ErrNoAck)
-	case sending.Err() == nil:
-		w.refused(err)
-	}
-	return nil
+	return err
 }
 
 // next waits for the exchange's next response or notification, sending what
