@@ -15,7 +15,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -204,16 +203,6 @@ func (p *supervised) answer(listener int, judge func(call) verdict) {
 func (p *supervised) kill() {
 	_ = p.cmd.Process.Kill()
 	<-p.done
-}
-
-// ended waits for it to end by itself.
-func (p *supervised) ended(d time.Duration) bool {
-	select {
-	case <-p.done:
-		return true
-	case <-time.After(d):
-		return false
-	}
 }
 
 // tail keeps the end of what is written to it.

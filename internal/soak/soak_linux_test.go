@@ -361,11 +361,10 @@ func (s *soak) judge(l *life, die func(), c call) (v verdict) {
 	if c.flush && l.onSync && s.flushes.Add(1) == l.n {
 		if l.after {
 			run := s.run
-			go func() {
-				time.Sleep(time.Duration(l.n%4) * time.Millisecond) // how far it gets differs; nothing waits for it
+			time.AfterFunc(time.Duration(l.n%4)*time.Millisecond, func() { // how far it gets differs
 				_ = run.cmd.Process.Kill()
 				die()
-			}()
+			})
 		} else {
 			v.kill = true
 			die()
