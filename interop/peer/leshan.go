@@ -251,6 +251,7 @@ type eventLog struct {
 	mu      sync.Mutex
 	changed *sync.Cond
 	all     []LeshanEvent
+	lines   int   // of the program, taken so far
 	err     error // no more will come
 }
 
@@ -272,6 +273,23 @@ func (e *eventLog) close(err error) {
 	defer e.mu.Unlock()
 	e.err = err
 	e.changed.Broadcast()
+}
+
+// hasRead tells that the first n lines of the program were taken.
+func (e *eventLog) hasRead(n int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.lines = n
+	e.changed.Broadcast()
+}
+
+// awaitRead waits until they are.
+func (e *eventLog) awaitRead(n int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for e.lines < n && e.err == nil {
+		e.changed.Wait()
+	}
 }
 
 func (e *eventLog) seen() int {

@@ -70,6 +70,7 @@ func startLines(t testing.TB, s Spec) (*Process, *eventLog, func(LeshanCommand) 
 		if err != nil {
 			return LeshanReply{}, err
 		}
+		events.awaitRead(n) // what happened before the reply is known before it
 		p.mu.Lock()
 		line := p.lines[n-1]
 		p.mu.Unlock()
@@ -80,7 +81,7 @@ func startLines(t testing.TB, s Spec) (*Process, *eventLog, func(LeshanCommand) 
 	go func() {
 		for n := 0; ; {
 			var err error
-			n, err = p.line(n, time.Hour, func(l string) bool { return strings.HasPrefix(l, `{"event"`) })
+			n, err = p.line(n, time.Hour, func(string) bool { return true })
 			if err != nil {
 				events.close(err)
 				return
@@ -88,12 +89,17 @@ func startLines(t testing.TB, s Spec) (*Process, *eventLog, func(LeshanCommand) 
 			p.mu.Lock()
 			line := p.lines[n-1]
 			p.mu.Unlock()
+			if !strings.HasPrefix(line, `{"event"`) {
+				events.hasRead(n)
+				continue
+			}
 			var e LeshanEvent
 			if err := json.Unmarshal([]byte(line), &e); err != nil {
 				events.close(err)
 				return
 			}
 			events.add(e)
+			events.hasRead(n)
 		}
 	}()
 	p.AwaitLine(`{"event":"ready"`)
@@ -179,9 +185,13 @@ func (d *LeshanDevice) AwaitPackage(t testing.TB, mark, bytes int) {
 	d.Await(t, mark, fmt.Sprintf("write of %d bytes", bytes), func(e LeshanEvent) bool { return e.Path == "/5/0/0" && e.Bytes == bytes })
 }
 
-// Executed counts how often a resource ran.
+// Executed counts how often a resource ran, up to now: the client tells of it
+// before it answers whoever asked for it, and then of this command.
 func (d *LeshanDevice) Executed() int {
 	n := 0
+	if _, err := d.call(LeshanCommand{Op: "nothing", Timeout: leshanPatience.Milliseconds()}); err != nil {
+		d.t.Errorf("%s: %v", d.name, err)
+	}
 	for _, e := range d.events.from(0) {
 		if e.Kind == "execute" {
 			n++

@@ -113,6 +113,8 @@ final class Client15 {
 		case "stop":
 			client.stop(true);
 			break;
+		case "nothing": // its reply follows what was told before
+			break;
 		default:
 			throw new IllegalArgumentException("no command " + op);
 		}
