@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 
 	"github.com/oscorelay/oscorelay/oscore"
@@ -110,6 +111,82 @@ func (r *Keyring) enterSession(ctx context.Context, p *Peer) (h *handOver, err e
 	}
 	return h, r.insert(p)
 }
+
+// Replaced is the context that a session's took the place of, kept until it is
+// known whether the session came to its end. A nil Replaced is none.
+type Replaced struct {
+	ring  *Keyring
+	peer  *Peer
+	entry Entry // with the master secret
+}
+
+// ReplaceSession is [Keyring.AddSession] for a session that may yet come to
+// nothing: what made room for it can come back.
+func (r *Keyring) ReplaceSession(ctx context.Context, e Entry) (*Peer, *Replaced, error) {
+	old := r.keep(e.Name)
+	p, err := r.AddSession(ctx, e)
+	if err != nil {
+		old.wipe()
+		return nil, nil, err
+	}
+	return p, old, nil
+}
+
+// keep returns what is to be kept of the peer of a name.
+func (r *Keyring) keep(name string) *Replaced {
+	p, ok := r.Get(name)
+	if !ok {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return &Replaced{r, p, p.entry.Clone()}
+}
+
+func (x *Replaced) wipe() {
+	if x != nil {
+		clear(x.entry.Params.MasterSecret)
+		x.entry.Params.MasterSecret = nil
+	}
+}
+
+// Restore puts the context back, in place of whatever has its name now. Its
+// sequence numbers go on behind those that were reserved; what it received
+// before is forgotten, so that it answers nobody before an Echo round trip. It
+// returns ErrDuplicate if its Recipient ID was given away, ErrNotFound if there
+// is nothing to put back.
+func (x *Replaced) Restore(ctx context.Context) (*Peer, error) {
+	if x == nil || len(x.entry.Params.MasterSecret) == 0 {
+		return nil, fmt.Errorf("%w: no context was replaced", ErrNotFound)
+	}
+	defer x.wipe()
+	kid := x.entry.Params.RecipientID
+	if err := x.ring.ReserveID(kid); err != nil {
+		return nil, err
+	}
+	p, err := x.ring.AddSession(ctx, x.entry)
+	if err != nil {
+		x.ring.ReleaseID(kid)
+	}
+	return p, err
+}
+
+// Forget wipes the context, and lets the store forget its numbers: it will not
+// come back.
+func (x *Replaced) Forget(ctx context.Context) error {
+	if x == nil {
+		return nil
+	}
+	x.wipe()
+	return x.peer.Forget(ctx)
+}
+
+// Name returns the peer's name.
+func (x *Replaced) Name() string { return x.entry.Name }
+
+// Format implements fmt.Formatter: fmt shows unexported fields without asking
+// their types, and one of them is a secret.
+func (*Replaced) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "[replaced context]") }
 
 // Forget lets the store forget the numbers of a peer that is no longer in its
 // keyring and whose keys are gone for good: a session's context that another

@@ -2,6 +2,8 @@ package keys_test
 
 import (
 	"errors"
+	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/oscorelay/oscorelay/keys"
@@ -124,4 +126,105 @@ func TestPeerForget(t *testing.T) {
 	if err := p.Forget(t.Context()); err != nil || store.Known(t.Context(), id[:]) == nil {
 		t.Errorf("removed: %v", err)
 	}
+}
+
+// TestReplaceSession: what a session took the place of comes back if the session
+// comes to nothing, with numbers that were never used; or it is gone for good.
+func TestReplaceSession(t *testing.T) {
+	store := keys.NewMemory()
+	r := keys.New(store)
+	replace := func(kid byte) (*keys.Peer, *keys.Replaced, error) {
+		t.Helper()
+		e := entry("d", []byte{0x01, kid}, []byte{kid}, nil)
+		e.Name = "d"
+		if err := r.ReserveID([]byte{kid}); err != nil {
+			t.Fatal(err)
+		}
+		return r.ReplaceSession(t.Context(), e)
+	}
+	seal := func(p *keys.Peer) (piv uint64, kid string) {
+		t.Helper()
+		var pending oscore.Pending
+		m, err := p.SealRequest(nil, &pending, get)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o, _, err := oscore.FindOption(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, b := range o.PartialIV {
+			piv = piv<<8 | uint64(b)
+		}
+		return piv, string(o.KID)
+	}
+	first, none, err := replace(0x05)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := none.Restore(t.Context()); !errors.Is(err, keys.ErrNotFound) || none.Forget(t.Context()) != nil {
+		t.Errorf("nothing was replaced: %v", err)
+	}
+	var last uint64
+	for range 3 {
+		last, _ = seal(first)
+	}
+	second, old, err := replace(0x06)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprintf("%v %+v %#v %x", old, old, old, old); strings.Contains(got, "Secret") || !strings.Contains(got, "[replaced context]") {
+		t.Errorf("it shows %s", got)
+	}
+	if _, kid := seal(second); kid != "\x01\x06" || old.Name() != "d" {
+		t.Errorf("kid %x, %q", kid, old.Name())
+	}
+	back, err := old.Restore(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if piv, kid := seal(back); piv <= last || kid != "\x01\x05" || back.Taint() != nil {
+		t.Errorf("kid %x, number %d after %d, %v", kid, piv, last, back.Taint())
+	}
+	var pending oscore.Pending
+	if _, err := second.SealRequest(nil, &pending, get); !errors.Is(err, keys.ErrClosed) || r.Len() != 1 {
+		t.Errorf("the session that came to nothing: %v, %d peers", err, r.Len())
+	}
+	if _, err := old.Restore(t.Context()); !errors.Is(err, keys.ErrNotFound) {
+		t.Errorf("put back twice: %v", err)
+	}
+	// Its identifier was given away meanwhile.
+	third, old, err := replace(0x07)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.ReserveID([]byte{0x05}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := old.Restore(t.Context()); !errors.Is(err, keys.ErrDuplicate) {
+		t.Errorf("another has its identifier: %v", err)
+	}
+	if got, _ := r.Get("d"); got != third {
+		t.Error("the new context was lost")
+	}
+	// Gone for good.
+	fourth, old, err := replace(0x08)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := entry("d", []byte{0x01, 0x07}, []byte{0x07}, nil)
+	id, _, err := keys.Identities(&e.Params)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if store.Known(t.Context(), id[:]) != nil {
+		t.Error("its numbers are forgotten already")
+	}
+	if err := old.Forget(t.Context()); err != nil || store.Known(t.Context(), id[:]) == nil {
+		t.Errorf("%v", err)
+	}
+	if _, err := old.Restore(t.Context()); !errors.Is(err, keys.ErrNotFound) {
+		t.Errorf("after Forget: %v", err)
+	}
+	seal(fourth)
 }
