@@ -24,7 +24,7 @@ type Ring interface {
 	ReserveFreeID(avoid ...[]byte) ([]byte, error)
 	ReleaseID(id []byte)
 	Get(name string) (*keys.Peer, bool)
-	AddSession(ctx context.Context, e keys.Entry) (*keys.Peer, error)
+	ReplaceSession(ctx context.Context, e keys.Entry) (*keys.Peer, *keys.Replaced, error)
 	Forget(ctx context.Context, name string) error
 }
 

@@ -52,9 +52,10 @@ func (s *Service) entry(session *edhoc.Session) (keys.Entry, error) {
 
 // entered is a context in the ring.
 type entered struct {
-	name string
-	at   *list.Element // its note; another one is of another context
-	old  *keys.Peer    // whose place it took
+	name  string
+	at    *list.Element  // its note; another one is of another context
+	old   *keys.Replaced // whose place it took
+	until time.Time      // when that one ends; zero: never
 }
 
 // enter puts a session's context into the ring, in place of an earlier one of
@@ -83,18 +84,21 @@ func (s *Service) enter(now time.Time, source string, session *edhoc.Session, du
 
 func (s *Service) enterEntry(now time.Time, own []byte, e keys.Entry, durable bool) (in entered, err error) {
 	defer s.names.lock(e.Name)()
-	old, _ := s.cfg.Ring.Get(e.Name)
-	if _, err := s.cfg.Ring.AddSession(context.Background(), e); err != nil {
+	_, old, err := s.cfg.Ring.ReplaceSession(context.Background(), e)
+	if err != nil {
 		s.cfg.Ring.ReleaseID(own)
 		return in, err
 	}
-	in = entered{e.Name, s.note(now, e.Name), old}
+	in = entered{name: e.Name, old: old}
+	in.until, in.at = s.note(e.Name, s.lifetime(now))
 	if !durable {
 		return in, nil
 	}
 	if s.cfg.Established != nil {
 		if err := s.cfg.Established(e.Clone()); err != nil {
-			s.takeOut(e.Name, nil)
+			if !s.restore(in) {
+				s.takeOut(e.Name, nil)
+			}
 			return in, fmt.Errorf("handshake: making the context durable: %w", err)
 		}
 	}
@@ -104,13 +108,41 @@ func (s *Service) enterEntry(now time.Time, own []byte, e keys.Entry, durable bo
 
 // forget lets the store forget the numbers of a context that is gone for good:
 // when nothing durable names it any more. A crash before leaves 100 bytes.
-func (s *Service) forget(old *keys.Peer) {
-	if old == nil {
-		return
-	}
+func (s *Service) forget(old *keys.Replaced) {
 	if err := old.Forget(context.Background()); err != nil {
 		s.event("storage", old.Name(), "", err)
 	}
+}
+
+// undo takes a context out that came to nothing, and puts the one back whose
+// place it took, unless another has come meanwhile.
+func (s *Service) undo(in entered) {
+	defer s.names.lock(in.name)()
+	s.ctxMu.Lock()
+	now := s.contexts[in.name]
+	s.ctxMu.Unlock()
+	switch {
+	case now != in.at:
+		s.forget(in.old)
+	case !s.restore(in):
+		s.takeOut(in.name, s.cfg.Removed)
+	}
+}
+
+// restore puts back the context whose place another took. The name is locked.
+func (s *Service) restore(in entered) bool {
+	failed, _ := s.cfg.Ring.Get(in.name)
+	if _, err := in.old.Restore(context.Background()); err != nil {
+		return false
+	}
+	s.note(in.name, in.until)
+	if failed != nil {
+		if err := failed.Forget(context.Background()); err != nil {
+			s.event("storage", in.name, "", err)
+		}
+	}
+	s.tell(in.name)
+	return true
 }
 
 // nameLocks are locks by name, for as long as somebody holds or awaits them.
@@ -148,19 +180,28 @@ func (n *nameLocks) lock(name string) (unlock func()) {
 	}
 }
 
-// note remembers when a context was made.
-func (s *Service) note(now time.Time, name string) *list.Element {
+// lifetime returns when a context that is made now ends.
+func (s *Service) lifetime(now time.Time) (until time.Time) {
+	if s.cfg.ContextLifetime > 0 {
+		until = now.Add(s.cfg.ContextLifetime)
+	}
+	return until
+}
+
+// note remembers when a context ends, among the others by that time, and
+// returns when the one before was to end.
+func (s *Service) note(name string, until time.Time) (before time.Time, at *list.Element) {
 	s.ctxMu.Lock()
 	defer s.ctxMu.Unlock()
 	if e := s.contexts[name]; e != nil {
-		s.ctxAge.Remove(e)
+		before = s.ctxAge.Remove(e).(contextAge).until
 	}
-	c := contextAge{name: name}
-	if s.cfg.ContextLifetime > 0 {
-		c.until = now.Add(s.cfg.ContextLifetime)
+	at = s.ctxAge.PushBack(contextAge{name, until})
+	for older := at.Prev(); older != nil && until.Before(older.Value.(contextAge).until); older = at.Prev() {
+		s.ctxAge.MoveBefore(at, older)
 	}
-	s.contexts[name] = s.ctxAge.PushBack(c)
-	return s.contexts[name]
+	s.contexts[name] = at
+	return before, at
 }
 
 // prune takes out what is too old or too many.
@@ -194,7 +235,7 @@ func (s *Service) outdated(now time.Time) (string, *list.Element) {
 // Adopt counts a peer whose context an earlier process made among those that
 // MaxContexts and ContextLifetime bound, as if made now.
 func (s *Service) Adopt(now time.Time, name string) {
-	s.note(now, name)
+	s.note(name, s.lifetime(now))
 	s.prune(now)
 }
 

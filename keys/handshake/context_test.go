@@ -53,8 +53,8 @@ func onStore(p **keys.Keyring, h *history) func(*Config) {
 }
 
 // TestReplacedIsForgotten: the store keeps the numbers of the last context of
-// each peer alone; of one whose handshake fails, none, and the earlier one's
-// stay until the new one is durable.
+// each peer alone; of one whose handshake fails, none, and the earlier one is in
+// use again.
 func TestReplacedIsForgotten(t *testing.T) {
 	cs, ss := newHistory(), newHistory()
 	var cr, sr *keys.Keyring
@@ -99,16 +99,84 @@ func TestReplacedIsForgotten(t *testing.T) {
 	if err := run(t, o, server, nil); err == nil {
 		t.Fatal("a context that is not durable")
 	}
-	if !ss.known[last] || ss.len() != 1 || sr.Len() != 0 {
-		t.Errorf("numbers of %d contexts, the durable one's among them: %v; %d peers", ss.len(), ss.known[last], sr.Len())
+	if p, ok := sr.Get("edhoc:device"); !ok || !ss.known[last] || ss.len() != 1 || string(p.Entry().Params.RecipientID) != string(kept.Params.RecipientID) {
+		t.Errorf("numbers of %d contexts, the durable one's among them: %v; in the ring: %v", ss.len(), ss.known[last], ok)
 	}
 	refuse = nil
 	if err := run(t, to(t, client, Peer{Name: "server"}), server, nil); err != nil {
 		t.Fatal(err)
 	}
 	server.Expire(start.Add(2 * time.Hour))
-	if removed != 1 || sr.Len() != 0 || ss.len() != 1 { // the one of the disk that was full: nothing names it here any more
+	if removed != 1 || sr.Len() != 0 || ss.len() != 0 {
 		t.Errorf("%d removed, %d peers, numbers of %d contexts", removed, sr.Len(), ss.len())
+	}
+}
+
+// TestPutBack: a combined request that comes to nothing leaves the context of the
+// handshake before in use; it ends when it would have, and after it is replaced
+// by another the end of an old handshake changes nothing.
+func TestPutBack(t *testing.T) {
+	cs := newHistory()
+	var cr *keys.Keyring
+	client, server := newParty(t, "device", 0x11, func(c *Config) {
+		onStore(&cr, cs)(c)
+		c.ContextLifetime = time.Hour
+	}), newParty(t, "server", 0x0a, nil)
+	client.ring = cr
+	if err := errors.Join(client.store.Pin("server", server.id.Credential), server.store.Pin("device", client.id.Credential)); err != nil {
+		t.Fatal(err)
+	}
+	shake := func(now time.Time, p Peer) *Outgoing {
+		t.Helper()
+		o := to(t, client, p)
+		answer := oscore.Message{}
+		for {
+			m, more, err := o.Next(now, false, answer)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !more {
+				return o
+			}
+			answer = server.ask(now, source, false, m)
+		}
+	}
+	shake(start, Peer{Name: "server"}).Confirm()
+	talk(t, client, server, "edhoc:server", "edhoc:device")
+	first, _ := cr.Get("edhoc:server")
+	for range 3 {
+		o := shake(start.Add(time.Minute), Peer{Name: "server", Combined: true})
+		if p, _ := cr.Get("edhoc:server"); p == first || !o.Pending() {
+			t.Fatal("the new context is not in its place")
+		}
+		o.Close()
+		if _, err := o.done.Message4(nil); !errors.Is(err, edhoc.ErrConsumed) {
+			t.Errorf("the handshake is held yet: %v", err)
+		}
+		if _, err := o.Session().Exported(); !errors.Is(err, edhoc.ErrWiped) {
+			t.Errorf("the session: %v", err)
+		}
+		talk(t, client, server, "edhoc:server", "edhoc:device")
+		if cs.len() != 1 || cr.Len() != 1 {
+			t.Errorf("numbers of %d contexts, %d peers", cs.len(), cr.Len())
+		}
+	}
+	late := shake(start, Peer{Name: "server", Combined: true})
+	shake(start, Peer{Name: "server"}).Confirm()
+	late.Close()
+	talk(t, client, server, "edhoc:server", "edhoc:device")
+	if cs.len() != 1 {
+		t.Errorf("numbers of %d contexts", cs.len())
+	}
+	o := shake(start.Add(30*time.Minute), Peer{Name: "server", Combined: true})
+	o.Close()
+	client.Expire(start.Add(59 * time.Minute))
+	if cr.Len() != 1 {
+		t.Error("it ended early")
+	}
+	client.Expire(start.Add(time.Hour))
+	if cr.Len() != 0 || cs.len() != 0 {
+		t.Errorf("later: %d peers, numbers of %d contexts", cr.Len(), cs.len())
 	}
 }
 

@@ -132,6 +132,9 @@ func (o *Outgoing) next(now time.Time, reliable bool, answer oscore.Message) (os
 		body, more, err = o.step(code, payload)
 	}
 	if err != nil || !more {
+		if o.m3 == nil {
+			o.abortDone()
+		}
 		if err == nil && o.failure == nil && o.in.name == "" {
 			err = o.enter(now)
 		}
@@ -139,6 +142,14 @@ func (o *Outgoing) next(now time.Time, reliable bool, answer oscore.Message) (os
 	}
 	o.t = newTransfer(o.path, nil, body)
 	return o.t.request(reliable), true, nil
+}
+
+// abortDone wipes what is left of the handshake once message_4 can no longer be
+// read: the session alone is of use from here on.
+func (o *Outgoing) abortDone() {
+	if o.done != nil {
+		o.done.Abort()
+	}
 }
 
 // begin makes the first request.
@@ -296,9 +307,6 @@ func refusal(code coap.Code, payload []byte) error {
 func (o *Outgoing) enter(now time.Time) error {
 	var err error
 	o.own = nil // the ring's from here on
-	if o.done != nil && !o.Pending() {
-		o.done.Abort() // the session alone is of use from here on
-	}
 	if o.in, err = o.s.enter(now, "", o.session, false); err != nil {
 		return err
 	}
@@ -340,6 +348,7 @@ func (o *Outgoing) Combine(sealed oscore.Message) (out oscore.Message, ok bool, 
 	}
 	payload = append(append(make([]byte, 0, len(o.m3)+len(payload)), o.m3...), payload...)
 	o.m3 = nil
+	o.abortDone()
 	return oscore.Message{Code: sealed.Code, Body: coap.AppendBody(nil, opts.Add(coap.EDHOC, nil), payload)}, true, nil
 }
 
@@ -369,9 +378,8 @@ func (o *Outgoing) Refused(answer oscore.Message) error {
 	return &edhoc.PeerError{Message: m}
 }
 
-// Confirm records that an answer under the new context has verified. The
-// numbers of the context whose place it took are forgotten then: the peer has no
-// use for it any more.
+// Confirm records that an answer under the new context has verified. The context
+// whose place it took is forgotten then: the peer has no use for it any more.
 func (o *Outgoing) Confirm() {
 	if o.session != nil {
 		o.session.Confirm()
@@ -384,8 +392,8 @@ func (o *Outgoing) forgetOld() {
 	o.in.old = nil
 }
 
-// Close ends a handshake that came to nothing: its context, too, is taken out.
-// After one that ended well it is not needed.
+// Close ends a handshake that came to nothing: its context is taken out, and the
+// one before it put back. After one that ended well it is not needed.
 func (o *Outgoing) Close() {
 	if o.wait2 != nil {
 		o.wait2.Abort()
@@ -400,8 +408,9 @@ func (o *Outgoing) Close() {
 		o.s.cfg.Ring.ReleaseID(o.own)
 		o.own = nil
 	}
+	o.abortDone()
 	if o.in.name != "" {
-		o.s.removeIf(o.in.name, o.in.at)
+		o.s.undo(o.in)
 		o.in = entered{}
 	}
 }

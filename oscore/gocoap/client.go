@@ -107,6 +107,7 @@ func (c *Client) DoWith(req *pool.Message, opts ...RequestOption) (resp *pool.Me
 		return nil, err
 	}
 	defer w.stop()
+	c.first.confirm()
 	return c.message(req.Context(), step.Message)
 }
 

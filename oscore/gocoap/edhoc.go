@@ -81,9 +81,7 @@ func (e *Endpoint) Handshake(ctx context.Context, conn mux.Conn, hs Handshake) (
 		return nil, err
 	}
 	c := e.Client(conn, hs.Name())
-	if hs.Pending() {
-		c.first = &firstRequest{hs: hs, turn: make(chan struct{}, 1)}
-	}
+	c.first = &firstRequest{hs: hs, turn: make(chan struct{}, 1), over: !hs.Pending()}
 	return c, nil
 }
 
@@ -126,12 +124,21 @@ func (l *link) ask(ctx context.Context, m oscore.Message) (oscore.Message, error
 // goes out with one: that one tells how the handshake went, and the others wait
 // for it (RFC 9668 §3.2.1: no two at once).
 type firstRequest struct {
-	hs   Handshake
-	turn chan struct{} // held by the request that goes first
+	hs       Handshake
+	turn     chan struct{} // held by the request that goes first
+	answered sync.Once
 
 	mu   sync.Mutex
 	over bool
 	err  error
+}
+
+// confirm records the first protected answer: until then nothing has proved that
+// the peer has the context, too.
+func (f *firstRequest) confirm() {
+	if f != nil {
+		f.answered.Do(f.hs.Confirm)
+	}
 }
 
 // turn is held by the first request; nil means that it is another.
@@ -175,7 +182,6 @@ func (t *turn) leave(err error) error {
 	f.mu.Lock()
 	switch {
 	case err == nil:
-		f.hs.Confirm()
 		f.over = true
 	case t.sent:
 		f.hs.Close()

@@ -323,6 +323,75 @@ func TestCombinedTooLarge(t *testing.T) {
 	}
 }
 
+// TestEarlierContextStays: a combined request that fails leaves the context of
+// the handshake before in use, at both sides; the server's numbers tell that it
+// never was another.
+func TestEarlierContextStays(t *testing.T) {
+	client, server := shakers(t, nil)
+	var calls atomic.Int32
+	r := newRelay(t, serveUDP(t, server.ep, hello(&calls)))
+	ctx := within(t)
+	c, err := client.shake(t, ctx, r.addr(), handshake.Peer{Name: "server"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	get := func() {
+		t.Helper()
+		if resp, err := c.Get(ctx, "/x"); err != nil || bodyOf(t, resp) != "hello edhoc:device" {
+			t.Fatal(err)
+		}
+	}
+	get()
+	before, _ := server.ring.Get("edhoc:device")
+	r.set(func(d datagram) [][]byte {
+		if hasEDHOC(d) {
+			d.Payload = flip(d.Payload, 5)
+			return [][]byte{build(t, d.Message)}
+		}
+		return [][]byte{d.raw}
+	})
+	for range 2 {
+		failing, err := client.shake(t, ctx, r.addr(), handshake.Peer{Name: "server", Combined: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := failing.Get(ctx, "/x"); !errors.Is(err, gocoap.ErrHandshake) {
+			t.Fatal(err)
+		}
+		get()
+	}
+	if after, _ := server.ring.Get("edhoc:device"); after != before || calls.Load() != 3 {
+		t.Errorf("the server's context changed: %v, %d calls", after != before, calls.Load())
+	}
+}
+
+// TestFirstAnswerConfirms: the first protected answer confirms a handshake, with
+// message_3 alone, too: only then the context before it is given up.
+func TestFirstAnswerConfirms(t *testing.T) {
+	for _, p := range []handshake.Peer{{Name: "server"}, {Name: "server", Combined: true}} {
+		client, server := shakers(t, nil)
+		var calls atomic.Int32
+		addr := serveUDP(t, server.ep, hello(&calls))
+		ctx := within(t)
+		conn, err := udp.Dial(addr, client.ep.UDPClient(nil)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		hs, err := client.To(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := client.ep.Handshake(ctx, conn, hs)
+		if err != nil || hs.Session().Confirmed() {
+			t.Fatalf("confirmed before an answer: %v", err)
+		}
+		if _, err := c.Get(ctx, "/x"); err != nil || !hs.Session().Confirmed() {
+			t.Errorf("%+v: not confirmed by an answer: %v", p, err)
+		}
+		conn.Close()
+	}
+}
+
 // linkOf fetches the link of the EDHOC resource.
 func linkOf(t *testing.T, change func(*handshake.Config, *gocoap.Config)) (path string, attributes map[string][]string) {
 	t.Helper()

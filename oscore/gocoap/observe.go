@@ -50,6 +50,7 @@ func (c *Client) DoObserve(req *pool.Message, f func(*pool.Message)) (_ mux.Obse
 	if err != nil {
 		return nil, err
 	}
+	c.first.confirm()
 	ctx, cancel := context.WithCancel(c.Context())
 	o := &observation{c: c, w: w, cancel: cancel, done: make(chan struct{}), f: f}
 	go o.run(ctx, step)
