@@ -129,6 +129,52 @@ func TestMessage3(t *testing.T) {
 	}
 }
 
+// TestElsewhere: whoever guesses a connection identifier, at another address,
+// neither ends nor takes over a handshake, in either flow; where clients roam
+// another address goes on with it.
+func TestElsewhere(t *testing.T) {
+	const stranger = "198.51.100.7:40000"
+	for _, reverse := range []bool{false, true} {
+		for _, roaming := range []bool{false, true} {
+			client, server := pair(t, func(c *Config) {
+				c.Reverse, c.Roaming = reverse, roaming
+				c.EDHOC.Forgeries = 1
+			})
+			o := to(t, client, Peer{Name: "server", Reverse: reverse})
+			m, _, err := o.Next(start, false, oscore.Message{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			m, _, err = o.Next(start, false, server.ask(start, source, false, m))
+			if err != nil {
+				t.Fatal(err)
+			}
+			opts, payload, err := coap.Split(m.Body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !roaming {
+				for range 5 {
+					forged := append([]byte{}, payload...)
+					forged[len(forged)-1] ^= 1
+					got := server.ask(start, stranger, false, oscore.Message{Code: m.Code, Body: coap.AppendBody(nil, opts, forged)})
+					if code, text := errorOf(t, got); code != coap.BadRequest || text != texts[ErrNoSession] {
+						t.Errorf("reverse %v: %v %q", reverse, code, text)
+					}
+				}
+				lie := append([]byte{payload[0]}, edhoc.ErrorMessage{Code: edhoc.CodeUnspecified, Diagnostic: "x"}.Append(nil)...)
+				server.ask(start, stranger, false, oscore.Message{Code: m.Code, Body: coap.AppendBody(nil, opts, lie)})
+				server.askCombinedFrom(stranger, oscore.Message{Code: byte(coap.POST), Body: coap.AppendBody(nil,
+					coap.Options{}.Add(coap.OSCORE, []byte{9, 0, payload[0]}).Add(coap.EDHOC, nil), []byte{0x41, 0, 1})})
+			}
+			from := map[bool]string{true: stranger, false: "192.0.2.1:40001"}[roaming] // another port is no other host
+			if got := server.ask(start, from, false, m); coap.Code(got.Code) != coap.Changed || server.ring.Len() != 1 {
+				t.Errorf("reverse %v roaming %v: the genuine message is answered %v, %d contexts", reverse, roaming, coap.Code(got.Code), server.ring.Len())
+			}
+		}
+	}
+}
+
 // TestWrongPeer: whoever is not meant, or not known, ends the handshake, is told
 // so, and leaves nothing.
 func TestWrongPeer(t *testing.T) {

@@ -36,7 +36,7 @@ func (s *Service) ServeCombined(now time.Time, source string, request oscore.Mes
 		return
 	}
 	// 3., 4. the session that kid names
-	x := s.take(now, option.KID)
+	x := s.take(now, source, option.KID)
 	switch {
 	case x == nil:
 		s.refuse(in, ErrNoSession)

@@ -51,6 +51,11 @@ type Config struct {
 	// with message_3 is refused then (RFC 9668 §3.3.1).
 	Message4 bool
 
+	// Roaming lets a handshake that one host began be continued by another, for
+	// clients behind proxies that send from several addresses. Without it such
+	// messages find no session; with it whoever guesses a connection identifier
+	// can end a handshake of somebody else's. Hosts are told apart as for Rate.
+	Roaming bool
 	// MaxSessions bounds the half-open sessions; 0 means 1024.
 	MaxSessions int
 	// SessionLifetime ends a session that goes no further; 0 means 30 s.

@@ -443,7 +443,7 @@ func TestEnd(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := server.take(start, cr).wait3.Message3(message3)
+		got, err := server.take(start, source, cr).wait3.Message3(message3)
 		if err != nil {
 			t.Fatal(err)
 		}

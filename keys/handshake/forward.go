@@ -26,7 +26,7 @@ func (s *Service) message1(in inbound, message1 []byte) {
 		s.refuse(in, err)
 		return
 	}
-	s.keep(in.now, &session{id: string(cr), wait3: wait3})
+	s.keep(in.now, &session{id: string(cr), host: hostOf(in.source), wait3: wait3})
 	in.changed(message2)
 }
 

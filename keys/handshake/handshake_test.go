@@ -128,8 +128,12 @@ func combined(t testing.TB, client, server *party) (*Outgoing, oscore.Message, *
 }
 
 func (p *party) askCombined(m oscore.Message) (rebuilt, refused oscore.Message) {
+	return p.askCombinedFrom(source, m)
+}
+
+func (p *party) askCombinedFrom(from string, m oscore.Message) (rebuilt, refused oscore.Message) {
 	done := make(chan struct{})
-	p.ServeCombined(start, source, m, func(m oscore.Message) { rebuilt = m; close(done) }, func(m oscore.Message) { refused = m; close(done) })
+	p.ServeCombined(start, from, m, func(m oscore.Message) { rebuilt = m; close(done) }, func(m oscore.Message) { refused = m; close(done) })
 	<-done
 	return rebuilt, refused
 }

@@ -19,7 +19,7 @@ func (s *Service) trigger(in inbound) {
 		s.refuse(in, localError{err})
 		return
 	}
-	s.keep(in.now, &session{id: string(ci), wait2: wait2})
+	s.keep(in.now, &session{id: string(ci), host: hostOf(in.source), wait2: wait2})
 	in.changed(message1)
 }
 
@@ -34,7 +34,7 @@ func (s *Service) message2(in inbound, x *session, message2 []byte) {
 		return
 	}
 	if s.cfg.Message4 {
-		s.keep(in.now, &session{id: x.id, wait4: done})
+		s.keep(in.now, &session{id: x.id, host: x.host, wait4: done})
 		in.changed(message3)
 		return
 	}

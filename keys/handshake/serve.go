@@ -122,7 +122,7 @@ func (s *Service) route(in inbound, echo, payload []byte) {
 		s.refuse(in, err)
 		return
 	}
-	x := s.take(in.now, id)
+	x := s.take(in.now, in.source, id)
 	if x == nil {
 		s.refuse(in, ErrNoSession)
 		return

@@ -11,6 +11,7 @@ import (
 // states is set.
 type session struct {
 	id       string // C_R in the forward flow, C_I in the reverse one
+	host     string // that began it
 	deadline time.Time
 	at       *list.Element // nil: taken out, a worker has it
 
@@ -64,13 +65,15 @@ func (s *Service) putBack(x *session) {
 }
 
 // take takes a session out for its next message: nobody else finds it, so that
-// no message is processed twice.
-func (s *Service) take(now time.Time, id []byte) *session {
+// no message is processed twice. From another host than the one that began it
+// nobody finds it either: identifiers are short, and whoever guesses one could
+// end the session (RFC 9528 §9.7).
+func (s *Service) take(now time.Time, source string, id []byte) *session {
 	s.expire(now)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	x := s.sessions[string(id)]
-	if x == nil {
+	if x == nil || x.host != hostOf(source) && !s.cfg.Roaming {
 		return nil
 	}
 	return s.takeLocked(x)
