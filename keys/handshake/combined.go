@@ -13,7 +13,7 @@ import (
 // to be opened as any other; else refuse gets the answer, which nothing
 // protects. One of the two is called once, maybe before ServeCombined returns.
 func (s *Service) ServeCombined(now time.Time, source string, request oscore.Message, proceed, refuse func(oscore.Message)) {
-	in := inbound{now, source, refuse}
+	in := inbound{now: now, source: source, reply: refuse, combined: true}
 	// 1. OSCORE option, payload of two parts
 	opts, payload, err := coap.Split(request.Body)
 	if err != nil {

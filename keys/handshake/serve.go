@@ -35,6 +35,8 @@ type inbound struct {
 	now    time.Time
 	source string
 	reply  func(oscore.Message)
+
+	combined bool // with a request (RFC 9668)
 }
 
 // Serve answers a request to the EDHOC resource. source is the address it came
@@ -83,7 +85,7 @@ func (s *Service) Serve(now time.Time, source string, reliable bool, request osc
 		reply(oscore.Message{Code: byte(coap.RequestEntityTooLarge)})
 		return
 	}
-	in := inbound{now, source, func(m oscore.Message) {
+	in := inbound{now: now, source: source, reply: func(m oscore.Message) {
 		if !reliable {
 			m = s.answers.cut(now, source, last, m)
 		}
@@ -167,7 +169,7 @@ func (s *Service) refuse(in inbound, err error) {
 		reason = "no_session"
 	}
 	s.event(reason, "", in.source, err)
-	in.reply(errorAnswer(err))
+	in.reply(in.errorAnswer(err))
 }
 
 // localError is a failure of this side, such as of its storage.
@@ -175,7 +177,7 @@ type localError struct{ error }
 
 func (e localError) Unwrap() error { return e.error }
 
-func errorAnswer(err error) oscore.Message {
+func (in inbound) errorAnswer(err error) oscore.Message {
 	var peer *edhoc.PeerError
 	if errors.As(err, &peer) {
 		return oscore.Message{Code: byte(coap.Changed)} // taken note of; an error is not answered by another
@@ -186,12 +188,16 @@ func errorAnswer(err error) oscore.Message {
 		code = coap.InternalServerError
 	}
 	message := edhoc.AppendError(nil, err)
-	for _, own := range []error{ErrNoSession, ErrSequential, ErrReversed} {
+	own := []error{ErrNoSession, ErrSequential, ErrReversed, edhoc.ErrIgnored}
+	if in.combined { // the one error code there is (RFC 9668 §3.3.1)
+		own = append(own, edhoc.ErrUnknownCredential)
+	}
+	for _, own := range own {
 		if errors.Is(err, own) {
 			message = edhoc.ErrorMessage{Code: edhoc.CodeUnspecified, Diagnostic: texts[own]}.Append(nil)
 		}
 	}
-	if len(message) == 0 { // a forgery put aside: the session waits on
+	if len(message) == 0 {
 		return oscore.Message{Code: byte(code)}
 	}
 	opts := coap.Options{}.AddUint(coap.ContentFormat, formatEDHOC)
@@ -202,4 +208,7 @@ var texts = map[error]string{
 	ErrNoSession:  "No such session",
 	ErrSequential: "message_4 is required: send message_3 alone",
 	ErrReversed:   "Message does not fit the flow",
+
+	edhoc.ErrIgnored:           "Decryption failed", // put aside: the session waits on, whoever this came from
+	edhoc.ErrUnknownCredential: "Unknown credential referenced",
 }

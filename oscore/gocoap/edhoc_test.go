@@ -202,7 +202,7 @@ func TestCombinedRefused(t *testing.T) {
 		{"message_3 broken", func(_ *testing.T, d datagram) message.Message {
 			d.Payload = flip(d.Payload, 5)
 			return d.Message
-		}, codes.BadRequest, -1, false}, // a forgery is put aside: the session waits on
+		}, codes.BadRequest, 64, false},
 		{"ciphertext broken", func(_ *testing.T, d datagram) message.Message {
 			d.Payload = flip(d.Payload, -1)
 			return d.Message
@@ -266,6 +266,9 @@ func TestCombinedRefused(t *testing.T) {
 			}
 			if format != c.format || got.sealed() {
 				t.Errorf("answer %v, Content-Format %d", got.Code, format)
+			}
+			if m, err := edhoc.ParseErrorMessage(got.Payload); c.format == 64 && (err != nil || m.Code != edhoc.CodeUnspecified) {
+				t.Errorf("error message %+v, %v", m, err)
 			}
 			if calls.Load() != 0 || (server.ring.Len() == 1) != c.context || client.ring.Len() != 0 {
 				t.Errorf("%d calls, %d and %d contexts", calls.Load(), client.ring.Len(), server.ring.Len())
