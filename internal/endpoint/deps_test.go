@@ -7,6 +7,6 @@ import (
 )
 
 func TestImports(t *testing.T) {
-	floors.Imports(t, "std", "./internal/coap", "./oscore")
+	floors.Imports(t, "std", "./internal/coap", "./internal/rate", "./oscore")
 	floors.Never(t, "net", "os", "context", "log", "log/slog")
 }

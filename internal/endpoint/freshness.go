@@ -167,7 +167,7 @@ func (e *Endpoint) withinRate(now time.Time, name string, rate float64, which fu
 	if s.rates == nil {
 		s.rates = &peerRates{}
 	}
-	return which(s.rates).take(now, rate)
+	return which(s.rates).Take(now, 1, rate)
 }
 
 // askFresh answers a request that the window accepted but the policy does not:

@@ -1,48 +1,24 @@
 package endpoint
 
 import (
-	"hash/maphash"
 	"sync"
 	"time"
+
+	"github.com/oscorelay/oscorelay/internal/rate"
 )
 
-// bucket is a token bucket; the zero value is full.
-type bucket struct {
-	spent float64
-	at    time.Time
-}
+// bucket bounds how often one peer may make this side do something.
+type bucket = rate.Bucket
 
-// take reports whether one more may pass at the rate, with a burst of as many.
-func (b *bucket) take(now time.Time, rate float64) bool {
-	if !b.at.IsZero() {
-		b.spent = max(0, b.spent-now.Sub(b.at).Seconds()*rate)
-	}
-	b.at = now
-	if b.spent+1 > max(rate, 1) {
-		return false
-	}
-	b.spent++
-	return true
-}
-
-// plainLimiter bounds plain error answers by source and in all. Sources share
-// a fixed table by hash, so that an attacker's addresses cannot make it grow;
-// sharing can only make answers rarer.
+// plainLimiter bounds plain error answers by source and in all.
 type plainLimiter struct {
-	mu    sync.Mutex
-	seed  maphash.Seed
-	table []bucket
-	total bucket
+	mu      sync.Mutex
+	sources rate.Table
+	total   bucket
 }
 
-const plainBuckets = 1024
-
-func (l *plainLimiter) take(now time.Time, source string, rate, totalRate int) bool {
+func (l *plainLimiter) take(now time.Time, source string, perSource, total int) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.table == nil {
-		l.seed, l.table = maphash.MakeSeed(), make([]bucket, plainBuckets)
-	}
-	b := &l.table[maphash.String(l.seed, source)%plainBuckets]
-	return b.take(now, float64(rate)) && l.total.take(now, float64(totalRate))
+	return l.sources.Of(source).Take(now, 1, float64(perSource)) && l.total.Take(now, 1, float64(total))
 }
