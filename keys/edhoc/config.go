@@ -116,7 +116,7 @@ func (e *endpoint) defaultMethods() []Method {
 	}
 	var methods []Method
 	for _, m := range []Method{SignatureSignature, SignatureStatic, StaticSignature, StaticStatic} {
-		if slices.ContainsFunc(e.Identities, func(i Identity) bool { return i.static() == m.static(e.role) }) {
+		if slices.ContainsFunc(e.Identities, func(i Identity) bool { return i.static() == m.Static(e.role) }) {
 			methods = append(methods, m)
 		}
 	}

@@ -94,7 +94,7 @@ func (x *Explainer) message1(e *Explained, data []byte) error {
 	x.last, x.suite = 1, suites[m.Selected()]
 	e.Name = "message_1"
 	keys := func(r Role) string {
-		if m.Method.static(r) {
+		if m.Method.Static(r) {
 			return "static Diffie-Hellman key"
 		}
 		return "signature key"

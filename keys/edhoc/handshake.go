@@ -105,7 +105,7 @@ func (h *handshake) staticPRK(before *prk, saltLabel int, th []byte, priv ecdh.K
 
 // ownPRK is the PRK that authenticates our own message.
 func (h *handshake) ownPRK(before *prk, saltLabel int, th []byte) (*prk, error) {
-	if !h.method.static(h.role) {
+	if !h.method.Static(h.role) {
 		return before.clone(), nil
 	}
 	return h.staticPRK(before, saltLabel, th, h.identity.Exchanger, h.gPeer)
@@ -113,7 +113,7 @@ func (h *handshake) ownPRK(before *prk, saltLabel int, th []byte) (*prk, error) 
 
 // peerPRK is the PRK that authenticates the peer's message, if the peer is c.
 func (h *handshake) peerPRK(c *Credential, before *prk, saltLabel int, th []byte) (*prk, error) {
-	if !h.method.static(h.role.peer()) {
+	if !h.method.Static(h.role.peer()) {
 		return before.clone(), nil
 	}
 	return h.staticPRK(before, saltLabel, th, h.ephemeral, c.key.ecdh)
@@ -122,7 +122,7 @@ func (h *handshake) peerPRK(c *Credential, before *prk, saltLabel int, th []byte
 // macLength is that of MAC_2 or MAC_3: the suite's for a static key, the
 // hash's for a signature (RFC 9528 §5.3.2).
 func (h *handshake) macLength(r Role) int {
-	if h.method.static(r) {
+	if h.method.Static(r) {
 		return h.suite.macLength
 	}
 	return h.suite.hash.size
@@ -160,7 +160,7 @@ func (h *handshake) authenticate(p *prk, in *macInput) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if h.method.static(h.role) {
+	if h.method.Static(h.role) {
 		return mac, nil
 	}
 	defer wipe(mac)
@@ -192,7 +192,7 @@ func (h *handshake) verifyPeer(candidates []*Credential, before *prk, saltLabel 
 }
 
 func (h *handshake) verifyAs(c *Credential, before *prk, saltLabel int, in *macInput) (_ *prk, err error) {
-	static := h.method.static(h.role.peer())
+	static := h.method.Static(h.role.peer())
 	if err := c.key.fits(h.suite, static); err != nil {
 		return nil, err
 	}
@@ -229,7 +229,7 @@ func (h *handshake) verifyAs(c *Credential, before *prk, saltLabel int, in *macI
 // shown to the application.
 func (h *handshake) checkReceived() error {
 	want := h.suite.signatureSize()
-	if h.method.static(h.role.peer()) {
+	if h.method.Static(h.role.peer()) {
 		want = h.suite.macLength
 	}
 	if got := len(h.received.sigMAC); got != want {

@@ -209,8 +209,8 @@ type exchange struct {
 func newExchange(t testing.TB, m Method, s Suite, kindI, kindR string) *exchange {
 	t.Helper()
 	a := newAuthority(t, "Authority")
-	i := newParty(t, a, "initiator", s, m.static(RoleInitiator), kindI)
-	r := newParty(t, a, "responder", s, m.static(RoleResponder), kindR)
+	i := newParty(t, a, "initiator", s, m.Static(RoleInitiator), kindI)
+	r := newParty(t, a, "responder", s, m.Static(RoleResponder), kindR)
 	store := newTestStore(a)
 	i.pin(store)
 	r.pin(store)

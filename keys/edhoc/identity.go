@@ -62,7 +62,7 @@ func (i *Identity) static() bool { return i.Exchanger != nil }
 
 // serves says whether the identity can authenticate the role.
 func (i *Identity) serves(m Method, r Role, s *suiteParams) bool {
-	return i.static() == m.static(r) && i.Credential.key.fits(s, i.static()) == nil
+	return i.static() == m.Static(r) && i.Credential.key.fits(s, i.static()) == nil
 }
 
 // signatureInput is the Sig_structure that Signature_or_MAC_x signs (RFC 9528

@@ -179,7 +179,7 @@ func TestSeveralIdentities(t *testing.T) {
 	}
 	for m := SignatureSignature; m <= StaticStatic; m++ {
 		for _, s := range allSuites {
-			i := newParty(t, a, "initiator", s, m.static(RoleInitiator), "kcwt")
+			i := newParty(t, a, "initiator", s, m.Static(RoleInitiator), "kcwt")
 			x := &exchange{
 				i:      Config{Identities: []Identity{i.Identity}, Methods: []Method{m}, Suites: []Suite{s}},
 				r:      Config{Identities: identities},

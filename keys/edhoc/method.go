@@ -14,9 +14,9 @@ const (
 
 func (m Method) known() bool { return m >= SignatureSignature && m <= StaticStatic }
 
-// static says whether the party of the role authenticates with a static
+// Static says whether the party of the role authenticates with a static
 // Diffie-Hellman key.
-func (m Method) static(r Role) bool {
+func (m Method) Static(r Role) bool {
 	if r == RoleInitiator {
 		return m == StaticSignature || m == StaticStatic
 	}

@@ -206,7 +206,7 @@ func (tr *trace) run(i, r Identity, suitesI []Suite) {
 	tr.check("salt", hr.th2)
 	prk2e := must[*prk](t)(suite.hash.extract(hr.th2, gxy))
 	tr.check("PRK_2e", prk2e.key)
-	if hr.method.static(RoleResponder) {
+	if hr.method.Static(RoleResponder) {
 		salt := must[[]byte](t)(prk2e.kdf(labelSalt3e2m, hr.th2, suite.hash.size))
 		tr.check("info for SALT_3e2m", appendInfo(nil, labelSalt3e2m, hr.th2, suite.hash.size))
 		tr.check("SALT_3e2m", salt)
@@ -241,7 +241,7 @@ func (tr *trace) run(i, r Identity, suitesI []Suite) {
 	}
 	tr.check("Input to calculate TH_3", bytes.Join([][]byte{appendBytes(nil, hi.th2), plaintext2, r.Credential.item}, nil))
 	tr.checkBoth("TH_3", hi.th3)
-	if hi.method.static(RoleInitiator) {
+	if hi.method.Static(RoleInitiator) {
 		tr.check("info for SALT_4e3m", appendInfo(nil, labelSalt4e3m, hi.th3, suite.hash.size))
 		tr.check("SALT_4e3m", must[[]byte](t)(hi.prk3e2m.kdf(labelSalt4e3m, hi.th3, suite.hash.size)))
 		tr.check("G_IY", must[[]byte](t)(i.Exchanger.ECDH(hi.gPeer)))
@@ -305,7 +305,7 @@ func (tr *trace) mac(x string, h *handshake, in *macInput, p *prk, party string)
 	tr.check("info for MAC_"+x, appendInfo(nil, in.label, in.context(), n))
 	mac := must[[]byte](t)(p.kdf(in.label, in.context(), n))
 	tr.checkBoth("MAC_"+x, mac)
-	if !h.method.static(h.role) {
+	if !h.method.Static(h.role) {
 		signed := appendText(appendHead(nil, majorArray, 4), "Signature1")
 		signed = appendBytes(signed, in.id.item)
 		signed = appendBytes(signed, in.external())

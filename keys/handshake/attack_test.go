@@ -2,6 +2,7 @@ package handshake
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -310,6 +311,51 @@ func TestEcho(t *testing.T) {
 	}
 	if server.limits.valid(start, "203.0.113.1:9", server.limits.echo(start, source)) || server.limits.valid(start.Add(time.Minute), source, server.limits.echo(start, source)) {
 		t.Error("an Echo value of another address, or an old one, proves something")
+	}
+}
+
+// TestAmplification: of long answers strangers are granted the fewer, so that
+// forged addresses are sent no more than three times what was received from
+// them; who has proved its address gets them (RFC 9175 §2.3 item 3).
+func TestAmplification(t *testing.T) {
+	certificate := certified(t, "server", 2500)
+	for _, c := range []struct {
+		name   string
+		server edhoc.Identity
+		method edhoc.Method // the client has a static key
+		most   int          // of strangers' handshakes; RateTotal allows 50
+	}{
+		{"by kid", newIdentity(t, "server", 0x0a), edhoc.StaticStatic, 50},
+		{"a certificate", certificate, edhoc.StaticSignature, 25},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			client := newParty(t, "device", 0x11, func(cfg *Config) { cfg.EDHOC.Methods = []edhoc.Method{c.method} })
+			server := newParty(t, "server", 0x0a, func(cfg *Config) {
+				cfg.RateTotal, cfg.EDHOC.Identities = 100, []edhoc.Identity{c.server}
+			})
+			passed, proven, received, sent := 0, 0, 0, 0
+			for i := range 100 {
+				from := fmt.Sprintf("198.51.100.%d:5683", i)
+				o := to(t, client, Peer{Name: "server"})
+				m, _, err := o.Next(start, false, oscore.Message{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				answer := server.ask(start, from, false, m)
+				received, sent = received+headers+len(m.Body), sent+headers+len(answer.Body)
+				if coap.Code(answer.Code) == coap.Changed {
+					passed++
+				} else if m, _, err = o.Next(start, false, answer); err != nil {
+					t.Fatal(err)
+				} else if coap.Code(server.ask(start, from, false, m).Code) == coap.Changed {
+					proven++
+				}
+				o.Close()
+			}
+			if passed > c.most || passed < c.most/3 || passed+proven != 100 || sent > amplification*received {
+				t.Errorf("%d pass, %d more by Echo; %d bytes for %d", passed, proven, sent, received)
+			}
+		})
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -70,7 +71,8 @@ type Config struct {
 	// IPv6 the first 64 bits.
 	Rate int
 	// RateTotal bounds the handshakes begun in a second; 0 means 200. Above
-	// half of it a source must prove its address by Echo.
+	// half of it a source must prove its address by Echo. A message_2 above
+	// three times the length of message_1 counts for more there, in proportion.
 	RateTotal int
 
 	// MaxContexts bounds the contexts in the ring that come from handshakes;
@@ -130,7 +132,8 @@ type Service struct {
 // ErrConfig: the configuration does not fit together.
 var ErrConfig = errors.New("handshake: configuration")
 
-// New checks the configuration.
+// New checks the configuration. With Methods that the identities can serve in one
+// role alone the other is left out, and fails where it is asked for.
 func New(cfg Config) (*Service, error) {
 	switch {
 	case cfg.Ring == nil:
@@ -162,15 +165,23 @@ func New(cfg Config) (*Service, error) {
 		s.trust = cfg.Store.Anyone()
 	}
 	s.pool.workers, s.pool.queue = cfg.Workers, cfg.Queue
-	s.limits.init(cfg.Rate, cfg.RateTotal)
-	var err error
-	if s.responder, err = edhoc.NewResponder(cfg.EDHOC); err != nil {
-		return nil, err
-	}
-	if s.initiator, err = edhoc.NewInitiator(cfg.EDHOC); err != nil {
-		return nil, err
+	s.limits.init(cfg.Rate, cfg.RateTotal, longestAnswer(cfg.EDHOC.Identities))
+	var noInitiator, noResponder error
+	s.initiator, noInitiator = edhoc.NewInitiator(forRole(cfg.EDHOC, edhoc.RoleInitiator))
+	s.responder, noResponder = edhoc.NewResponder(forRole(cfg.EDHOC, edhoc.RoleResponder))
+	if noInitiator != nil && (noResponder != nil || cfg.Reverse) {
+		return nil, noInitiator
 	}
 	return s, nil
+}
+
+// forRole leaves of the methods those that some identity can serve in the role:
+// with a key of one kind, methods 1 and 2 are each for one role alone.
+func forRole(cfg edhoc.Config, r edhoc.Role) edhoc.Config {
+	cfg.Methods = slices.DeleteFunc(slices.Clone(cfg.Methods), func(m edhoc.Method) bool {
+		return !slices.ContainsFunc(cfg.Identities, func(i edhoc.Identity) bool { return (i.Exchanger != nil) == m.Static(r) })
+	})
+	return cfg
 }
 
 func setDefault[T int | time.Duration](v *T, d T) {
@@ -200,18 +211,22 @@ func (s *Service) event(reason, peer, source string, err error) {
 func (s *Service) Link() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "<%s>;rt=core.edhoc", s.cfg.Path)
-	for _, c := range s.responder.Suites() {
-		fmt.Fprintf(&b, ";ed-csuite=%d", c)
-	}
-	for _, m := range s.responder.Methods() {
-		fmt.Fprintf(&b, ";ed-method=%d", m)
+	if s.responder != nil {
+		for _, c := range s.responder.Suites() {
+			fmt.Fprintf(&b, ";ed-csuite=%d", c)
+		}
+		for _, m := range s.responder.Methods() {
+			fmt.Fprintf(&b, ";ed-method=%d", m)
+		}
 	}
 	b.WriteString(";ed-cred-t=0;ed-cred-t=1;ed-cred-t=2")                                       // CWT, CCS, X.509
 	b.WriteString(";ed-idcred-t=4;ed-idcred-t=13;ed-idcred-t=14;ed-idcred-t=33;ed-idcred-t=34") // kid, kcwt, kccs, x5chain, x5t
 	if s.cfg.Reverse {
 		b.WriteString(";ed-i")
 	}
-	b.WriteString(";ed-r")
+	if s.responder != nil {
+		b.WriteString(";ed-r")
+	}
 	if !s.cfg.Message4 {
 		b.WriteString(";ed-comb-req")
 	}

@@ -7,6 +7,6 @@ import (
 )
 
 func TestImports(t *testing.T) {
-	floors.Imports(t, "std", "./internal/coap", "./internal/endpoint", "./keys", "./keys/edhoc", "./oscore")
+	floors.Imports(t, "std", "./internal/coap", "./internal/endpoint", "./internal/rate", "./keys", "./keys/edhoc", "./oscore")
 	floors.Never(t, "net", "os", "log", "log/slog")
 }

@@ -9,6 +9,10 @@ import (
 
 // message1 answers message_1 with message_2 (RFC 9528 Appendix A.2.1).
 func (s *Service) message1(in inbound, message1 []byte) {
+	if s.responder == nil {
+		s.refuse(in, edhoc.ErrMethod)
+		return
+	}
 	got, err := s.responder.Message1(message1)
 	if err != nil {
 		s.refuse(in, err)

@@ -157,40 +157,79 @@ func TestSuites(t *testing.T) {
 	}
 }
 
+// certified is a signature key in a certificate of at least that many bytes, sent
+// by value.
+func certified(t testing.TB, name string, size int) edhoc.Identity {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name, OrganizationalUnit: []string{string(bytes.Repeat([]byte("x"), size))}},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	credential, err := edhoc.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := edhoc.ByValue(credential)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return edhoc.Identity{Credential: credential, ID: id, Signer: key}
+}
+
+// TestMixedMethods: one side signs, the other has a static key; each has an
+// identity of one kind, and so one role.
+func TestMixedMethods(t *testing.T) {
+	for _, reverse := range []bool{false, true} {
+		method := []edhoc.Method{map[bool]edhoc.Method{false: edhoc.StaticSignature, true: edhoc.SignatureStatic}[reverse]}
+		client := newParty(t, "device", 0x11, func(c *Config) { c.EDHOC.Methods = method })
+		server := newParty(t, "server", 0x0a, func(c *Config) {
+			c.EDHOC.Identities = []edhoc.Identity{certified(t, "server", 1)}
+			c.EDHOC.Methods, c.Reverse = method, reverse
+		})
+		if err := errors.Join(client.store.Pin("server", server.cfg.EDHOC.Identities[0].Credential), server.store.Pin("device", client.id.Credential)); err != nil {
+			t.Fatal(err)
+		}
+		o := to(t, client, Peer{Name: "server", Reverse: reverse})
+		if err := run(t, o, server, nil); err != nil || o.Session().Method() != method[0] {
+			t.Fatal(err)
+		}
+		talk(t, client, server, "edhoc:server", "edhoc:device")
+		if _, err := client.To(Peer{Name: "server", Reverse: !reverse}); !errors.Is(err, ErrConfig) {
+			t.Errorf("the other role: %v", err)
+		}
+		var peer *edhoc.PeerError
+		if err := run(t, to(t, newParty(t, "device", 0x11, nil), Peer{}), server, nil); !errors.As(err, &peer) || peer.Message.Diagnostic != "Method not supported" {
+			t.Errorf("another method: %v", err)
+		}
+	}
+	for _, bad := range []Config{
+		{EDHOC: edhoc.Config{Methods: []edhoc.Method{edhoc.SignatureSignature}}},
+		{EDHOC: edhoc.Config{Methods: []edhoc.Method{edhoc.SignatureStatic}}, Reverse: true},
+	} {
+		p := newParty(t, "device", 1, nil)
+		bad.Ring, bad.Store, bad.EDHOC.Identities = p.ring, p.store, []edhoc.Identity{p.id}
+		if _, err := New(bad); !errors.Is(err, edhoc.ErrConfig) {
+			t.Errorf("%v: %v", bad.EDHOC.Methods, err)
+		}
+	}
+}
+
 // TestBlocks: certificate chains above one block travel in blocks.
 func TestBlocks(t *testing.T) {
-	chain := func(name string) (edhoc.Identity, *x509.Certificate) {
-		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		if err != nil {
-			t.Fatal(err)
-		}
-		template := &x509.Certificate{
-			SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name, OrganizationalUnit: []string{string(bytes.Repeat([]byte("x"), 2500))}},
-			NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
-		}
-		der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		credential, err := edhoc.ParseCertificate(der)
-		if err != nil {
-			t.Fatal(err)
-		}
-		id, err := edhoc.ByValue(credential)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return edhoc.Identity{Credential: credential, ID: id, Signer: key}, credential.Certificate()
-	}
 	for _, reverse := range []bool{false, true} {
 		client := newParty(t, "device", 1, func(c *Config) {
-			c.EDHOC.Identities = nil
-			id, _ := chain("device")
-			c.EDHOC.Identities = []edhoc.Identity{id}
+			c.EDHOC.Identities = []edhoc.Identity{certified(t, "device", 2500)}
 		})
 		server := newParty(t, "server", 2, func(c *Config) {
-			id, _ := chain("server")
-			c.EDHOC.Identities, c.Reverse = []edhoc.Identity{id}, true
+			c.EDHOC.Identities, c.Reverse = []edhoc.Identity{certified(t, "server", 2500)}, true
 		})
 		if err := errors.Join(client.store.Pin("server", server.cfg.EDHOC.Identities[0].Credential), server.store.Pin("device", client.cfg.EDHOC.Identities[0].Credential)); err != nil {
 			t.Fatal(err)

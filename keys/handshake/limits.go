@@ -5,46 +5,60 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
-	"hash/maphash"
 	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/oscorelay/oscorelay/internal/rate"
+	"github.com/oscorelay/oscorelay/keys/edhoc"
 )
 
-// limits bound the handshakes begun. Sources share fixed tables by hash, so
-// that an attacker's addresses cannot make them grow. Sources that proved their
-// address are counted apart: forged addresses do not spend what they have.
+// limits bound the handshakes begun. Sources that proved their address are
+// counted apart: forged addresses do not spend what they have.
 type limits struct {
 	rate, total float64
-	seed        maphash.Seed
+	answer      int      // bytes of the first answer, about
 	key         [32]byte // of Echo values
 
 	mu                     sync.Mutex
-	strangers, proven      [1024]bucket
-	strangerSum, provenSum bucket
+	strangers, proven      rate.Table
+	strangerSum, provenSum rate.Bucket
 }
 
-// bucket is a token bucket; the zero value is full.
-type bucket struct {
-	spent float64
-	at    time.Time
-}
-
-func (b *bucket) take(now time.Time, rate float64) bool {
-	if !b.at.IsZero() {
-		b.spent = max(0, b.spent-now.Sub(b.at).Seconds()*rate)
-	}
-	b.at = now
-	if b.spent+1 > max(rate, 1) {
-		return false
-	}
-	b.spent++
-	return true
-}
-
-func (l *limits) init(rate, total int) {
-	l.rate, l.total, l.seed = float64(rate), float64(total), maphash.MakeSeed()
+func (l *limits) init(perSource, total, answer int) {
+	l.rate, l.total, l.answer = float64(perSource), float64(total), answer
 	_, _ = rand.Read(l.key[:]) // never fails (crypto/rand)
+}
+
+// amplification is how many times longer than its request an answer to an
+// address that proved nothing may be (RFC 9175 §2.4 item 3).
+const amplification = 3
+
+// headers are those of Ethernet, IP, UDP and CoAP in bytes, with a token.
+const headers = 14 + 40 + 8 + 4 + 8
+
+// weight is what the answer to a stranger's request of so many bytes counts:
+// one, or more where it is too long, so that certificates sent to forged
+// addresses take up what strangers are granted (RFC 9528 §9.7).
+func (l *limits) weight(request int) float64 {
+	return max(1, float64(headers+l.answer)/float64(amplification*(headers+request)))
+}
+
+// longestAnswer is about how long message_2 is, to its first block: G_Y, a
+// signature, and ID_CRED_R.
+func longestAnswer(identities []edhoc.Identity) (n int) {
+	for _, i := range identities {
+		id := len(i.ID.Bytes())
+		switch {
+		case id > 0 || i.Credential == nil:
+		case i.Credential.KID() != nil:
+			id = len(i.Credential.KID())
+		default:
+			id = len(i.Credential.Bytes())
+		}
+		n = max(n, id)
+	}
+	return min(n+100, maxBlock)
 }
 
 type verdict int
@@ -55,22 +69,21 @@ const (
 	wait
 )
 
-// begin says whether a source may begin a handshake; echo is what it proves
-// its address with, nil if nothing.
-func (l *limits) begin(now time.Time, source string, echo []byte) verdict {
+// begin says whether a source may begin a handshake by a message of so many
+// bytes; echo is what it proves its address with, nil if nothing.
+func (l *limits) begin(now time.Time, source string, request int, echo []byte) verdict {
 	host := hostOf(source)
-	i := maphash.String(l.seed, host) % uint64(len(l.proven))
 	known := echo != nil && l.valid(now, source, echo)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
-	case known && l.proven[i].take(now, l.rate) && l.provenSum.take(now, l.total):
+	case known && l.proven.Of(host).Take(now, 1, l.rate) && l.provenSum.Take(now, 1, l.total):
 		return pass
 	case known:
 		return wait
-	case !l.strangers[i].take(now, l.rate):
+	case !l.strangers.Of(host).Take(now, 1, l.rate):
 		return prove // forged addresses may have spent what the true owner has
-	case l.strangerSum.take(now, l.total/2):
+	case l.strangerSum.Take(now, l.weight(request), l.total/2):
 		return pass
 	}
 	return prove

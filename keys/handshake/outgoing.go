@@ -79,6 +79,9 @@ func (s *Service) To(p Peer) (*Outgoing, error) {
 	if p.Combined && (p.Message4 || p.Reverse) {
 		return nil, fmt.Errorf("%w: Combined goes with neither Message4 nor Reverse (RFC 9668)", ErrConfig)
 	}
+	if p.Reverse && s.responder == nil || !p.Reverse && s.initiator == nil {
+		return nil, fmt.Errorf("%w: no identity serves any of the methods in this role", ErrConfig)
+	}
 	o := &Outgoing{s: s, peer: p, trust: p.Trust, path: s.path}
 	if p.Path != "" {
 		o.path = segments(p.Path)

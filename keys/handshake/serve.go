@@ -36,6 +36,7 @@ type inbound struct {
 	source string
 	reply  func(oscore.Message)
 
+	length   int  // bytes of options and payload
 	combined bool // with a request (RFC 9668)
 }
 
@@ -85,7 +86,7 @@ func (s *Service) Serve(now time.Time, source string, reliable bool, request osc
 		reply(oscore.Message{Code: byte(coap.RequestEntityTooLarge)})
 		return
 	}
-	in := inbound{now: now, source: source, reply: func(m oscore.Message) {
+	in := inbound{now: now, source: source, length: len(request.Body), reply: func(m oscore.Message) {
 		if !reliable {
 			m = s.answers.cut(now, source, last, m)
 		}
@@ -99,7 +100,7 @@ func (s *Service) Serve(now time.Time, source string, reliable bool, request osc
 func (s *Service) route(in inbound, echo, payload []byte) {
 	begins := len(payload) == 0 && s.cfg.Reverse || len(payload) > 0 && payload[0] == newSession
 	if begins {
-		switch s.limits.begin(in.now, in.source, echo) {
+		switch s.limits.begin(in.now, in.source, in.length, echo) {
 		case prove:
 			s.event("echo_challenge", "", in.source, nil)
 			opts := coap.Options{}.Add(coap.Echo, s.limits.echo(in.now, in.source))
