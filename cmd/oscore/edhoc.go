@@ -53,6 +53,7 @@ type partyFlags struct {
 	trust            []string
 	byValue, sign    bool
 	reverse, fourth  bool
+	method           int
 }
 
 func (p *partyFlags) register(f *flag.FlagSet) {
@@ -67,6 +68,7 @@ func (p *partyFlags) register(f *flag.FlagSet) {
 		"and take no other under that name; whoever is on the path at the first use can pass for the peer")
 	f.BoolVar(&p.byValue, "by-value", false, "send the credential itself, not its kid or hash")
 	f.BoolVar(&p.sign, "sign", false, "authenticate by signatures with a P-256 or P-384 key (Ed25519 keys always do, X25519 keys never)")
+	f.IntVar(&p.method, "method", -1, "the one `METHOD` to use, 0 to 3: who signs and who has a static key (default: what the key serves;\nconnect takes the peer to have a key of the same kind)")
 	f.BoolVar(&p.reverse, "reverse", false, "reverse flow: the server is the Initiator")
 	f.BoolVar(&p.fourth, "message4", false, "the handshake ends with message_4")
 }
@@ -114,8 +116,8 @@ func (p *partyFlags) identity() (edhoc.Identity, error) {
 }
 
 // edhocConfig reads identity and trust, and checks that the key is the
-// credential's.
-func (p *partyFlags) edhocConfig() (edhoc.Config, *edhoc.Store, []string, error) {
+// credential's and fits the method; serves tells a CoAP server.
+func (p *partyFlags) edhocConfig(serves bool) (edhoc.Config, *edhoc.Store, []string, error) {
 	id, err := p.identity()
 	if err != nil {
 		return edhoc.Config{}, nil, nil, err
@@ -123,6 +125,18 @@ func (p *partyFlags) edhocConfig() (edhoc.Config, *edhoc.Store, []string, error)
 	cfg := edhoc.Config{Identities: []edhoc.Identity{id}}
 	if _, err := edhoc.NewResponder(cfg); err != nil {
 		return cfg, nil, nil, fmt.Errorf("%s: %w", p.key, err)
+	}
+	if p.method >= 0 {
+		cfg.Methods = []edhoc.Method{edhoc.Method(p.method)}
+		_, asInitiator := edhoc.NewInitiator(cfg)
+		_, asResponder := edhoc.NewResponder(cfg)
+		role, err := edhoc.RoleInitiator, asInitiator
+		if serves != p.reverse {
+			role, err = edhoc.RoleResponder, asResponder
+		}
+		if err != nil {
+			return cfg, nil, nil, fmt.Errorf("--method %d: %s cannot serve the %s: in methods 0 and 1 the Initiator signs, in 0 and 2 the Responder; --sign makes a P-256 or P-384 key sign.\n  (%w)", p.method, p.key, role, err)
+		}
 	}
 	store, names, err := p.store()
 	return cfg, store, names, err

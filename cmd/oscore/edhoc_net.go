@@ -49,7 +49,7 @@ func edhocConnect(ctx context.Context, io stdio, args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	cfg, trusted, names, err := p.edhocConfig()
+	cfg, trusted, names, err := p.edhocConfig(false)
 	if err != nil {
 		return err
 	}
@@ -152,6 +152,7 @@ func edhocServe(ctx context.Context, io stdio, args []string) (err error) {
 	store.register(f)
 	listen := f.String("listen", "127.0.0.1:5683", "`ADDRESS:PORT` of the UDP and TCP sockets; port 0 takes a free one")
 	asJSON := f.Bool("json", false, "print one JSON line for each request, handshake and refusal")
+	offer := f.Bool("offer-message4", false, "send message_4 to clients that send message_3 alone, and take --combined from others")
 	contexts := f.Int("contexts", 1024, "keep at most this many contexts; the oldest makes room")
 	f.Usage = func() {
 		fmt.Fprint(io.err, "Usage: oscore edhoc serve [flags] --key FILE --trust FILE\n\n"+
@@ -164,7 +165,7 @@ func edhocServe(ctx context.Context, io stdio, args []string) (err error) {
 	if f.NArg() != 0 {
 		return usagef("no further arguments: %q", f.Args())
 	}
-	cfg, trusted, _, err := p.edhocConfig()
+	cfg, trusted, _, err := p.edhocConfig(true)
 	if err != nil {
 		return err
 	}
@@ -175,7 +176,7 @@ func edhocServe(ctx context.Context, io stdio, args []string) (err error) {
 	defer func() { err = errors.Join(err, ks.Close()) }()
 	say := newSayer(io.out, *asJSON)
 	service, err := handshake.New(handshake.Config{
-		Ring: ks.ring, EDHOC: cfg, Store: trusted, Reverse: p.reverse, Message4: p.fourth, MaxContexts: *contexts,
+		Ring: ks.ring, EDHOC: cfg, Store: trusted, Reverse: p.reverse, Message4: p.fourth, OfferMessage4: *offer, MaxContexts: *contexts,
 		Established: func(e keys.Entry) error { return ks.PutSession(ctx, e) },
 		Removed: func(peer string) {
 			if err := ks.RemoveSession(peer); err != nil {

@@ -48,9 +48,13 @@ type Config struct {
 	Path string
 	// Reverse has the server answer an empty POST with message_1.
 	Reverse bool
-	// Message4 has the Responder send message_4. The request that is combined
+	// Message4 requires message_4 of the Responder. The request that is combined
 	// with message_3 is refused then (RFC 9668 §3.3.1).
 	Message4 bool
+	// OfferMessage4 has the server send message_4 to clients that send message_3
+	// alone, and take the combined request from others, in which there is none
+	// (RFC 9668 §5). Message4 goes before it.
+	OfferMessage4 bool
 
 	// Roaming lets a handshake that one host began be continued by another, for
 	// clients behind proxies that send from several addresses. Without it such

@@ -42,7 +42,7 @@ func (s *Service) message3(in inbound, x *session, message3 []byte) {
 		return
 	}
 	defer end(done)
-	if !s.cfg.Message4 {
+	if !s.cfg.Message4 && !s.cfg.OfferMessage4 {
 		in.changed(nil)
 		return
 	}

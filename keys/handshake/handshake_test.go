@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"strings"
 	"testing"
 	"time"
 
@@ -40,6 +41,44 @@ func TestFlows(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestOfferedMessage4: one server for clients that want message_4 and for those
+// that send the combined request (RFC 9668 §5).
+func TestOfferedMessage4(t *testing.T) {
+	client, server := pair(t, func(c *Config) { c.OfferMessage4 = true })
+	if link := server.Link(); !strings.Contains(link, ";ed-comb-req") {
+		t.Error(link)
+	}
+	for range 2 {
+		o := to(t, client, Peer{Name: "server", Message4: true})
+		if err := run(t, o, server, nil); err != nil || !o.Session().Confirmed() {
+			t.Fatalf("message_4: %v", err)
+		}
+		talk(t, client, server, "edhoc:server", "edhoc:device")
+		o, sealed, pending := combined(t, client, server)
+		out, ok, err := o.Combine(sealed)
+		if err != nil || !ok {
+			t.Fatal(ok, err)
+		}
+		rebuilt, refused := server.askCombined(out)
+		if refused.Code != 0 {
+			t.Fatalf("combined: %v", coap.Code(refused.Code))
+		}
+		b, _ := server.ring.Get("edhoc:device")
+		var r oscore.Request
+		if _, err := b.OpenRequest(nil, &r, rebuilt); err != nil {
+			t.Fatal(err)
+		}
+		answer, err := r.Seal(nil, oscore.Message{Code: byte(coap.Content)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := pending.Open(nil, answer); err != nil {
+			t.Fatal(err)
+		}
+		o.Confirm()
 	}
 }
 
