@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/oscorelay/oscorelay/internal/proof"
 	"github.com/oscorelay/oscorelay/interop/peer"
@@ -339,85 +338,4 @@ func TestEDHOCLakersRefuses(t *testing.T) {
 			})
 		})
 	}
-}
-
-// BenchmarkEDHOC runs handshakes of method 3, suite 2, by kid and without
-// message_4: ours in this process, then as many of lakers', and gives the
-// median of each side.
-func BenchmarkEDHOC(b *testing.B) {
-	i, keyI := edhocParty(b, "device", 0x2b)
-	r, keyR := edhocParty(b, "server", 0x0a)
-	initiator, err := edhoc.NewInitiator(edhoc.Config{Identities: []edhoc.Identity{i}, Suites: []edhoc.Suite{2}})
-	if err != nil {
-		b.Fatal(err)
-	}
-	responder, err := edhoc.NewResponder(edhoc.Config{Identities: []edhoc.Identity{r}})
-	if err != nil {
-		b.Fatal(err)
-	}
-	var sideI, sideR []time.Duration
-	for b.Loop() {
-		var timeI, timeR time.Duration
-		timed := func(d *time.Duration, step func() error) {
-			start := time.Now()
-			err := step()
-			*d += time.Since(start)
-			if err != nil {
-				b.Fatal(err)
-			}
-		}
-		var m1, m2, m3 []byte
-		var wait2 *edhoc.WaitMessage2
-		var wait3 *edhoc.WaitMessage3
-		timed(&timeI, func() (err error) {
-			m1, wait2, err = initiator.Message1(edhoc.Start{ConnectionID: []byte{1}})
-			return err
-		})
-		timed(&timeR, func() error {
-			got, err := responder.Message1(m1)
-			if err == nil {
-				m2, wait3, err = got.Message2(edhoc.Reply{ConnectionID: []byte{2}})
-			}
-			return err
-		})
-		timed(&timeI, func() error {
-			got, err := wait2.Message2(m2)
-			if err != nil {
-				return err
-			}
-			verified, err := got.Verify(r.Credential)
-			if err != nil {
-				return err
-			}
-			var done *edhoc.InitiatorDone
-			if m3, done, err = verified.Message3(); err != nil {
-				return err
-			}
-			_, err = done.Session().Exported()
-			return err
-		})
-		timed(&timeR, func() error {
-			got, err := wait3.Message3(m3)
-			if err != nil {
-				return err
-			}
-			done, err := got.Verify(i.Credential)
-			if err != nil {
-				return err
-			}
-			_, err = done.Session().Exported()
-			return err
-		})
-		sideI, sideR = append(sideI, timeI), append(sideR, timeR)
-	}
-	slices.Sort(sideI)
-	slices.Sort(sideR)
-	lakersI, lakersR := peer.LakersBench(b, max(100, len(sideI)/4),
-		peer.EDHOCSide{Key: keyI, Credential: i.Credential.Bytes()}, peer.EDHOCSide{Key: keyR, Credential: r.Credential.Bytes()})
-	us := func(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
-	b.ReportMetric(us(sideI[len(sideI)/2]), "initiator-µs")
-	b.ReportMetric(us(sideR[len(sideR)/2]), "responder-µs")
-	b.ReportMetric(us(lakersI), "lakers-initiator-µs")
-	b.ReportMetric(us(lakersR), "lakers-responder-µs")
-	b.ReportMetric(float64(lakersR)/float64(sideR[len(sideR)/2]), "lakers/ours")
 }

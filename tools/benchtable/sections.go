@@ -78,7 +78,7 @@ var sections = []section{
 	{
 		title: "EDHOC beside lakers",
 		text:  "Method 3, suite 2, by kid, without message_4, first ours, then as many of the lakers crate's, in one run.",
-		pkg:   "./interop", pattern: "^BenchmarkEDHOC$", table: plainTable,
+		pkg:   "./keys/edhoc", pattern: "^BenchmarkBesideLakers$", table: plainTable,
 		tags: "interop", needs: ".interop/lakers/bin/edhocrs",
 		absent: "Not measured: there is no lakers here. `interop/setup.sh lakers` installs it, which takes cargo.",
 	},
