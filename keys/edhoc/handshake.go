@@ -138,25 +138,24 @@ type macInput struct {
 	ead   []byte // EAD_x as it travels, padding too
 }
 
-// context is context_2 = << C_R, ID_CRED_R, TH_2, CRED_R, ? EAD_2 >> or
-// context_3 = << ID_CRED_I, TH_3, CRED_I, ? EAD_3 >>, without the wrapping.
-func (m *macInput) context() []byte {
-	var b []byte
+// encode returns context_2 = << C_R, ID_CRED_R, TH_2, CRED_R, ? EAD_2 >> or
+// context_3 = << ID_CRED_I, TH_3, CRED_I, ? EAD_3 >>, without the wrapping, and
+// what signatures are over besides: << TH, CRED_x, ? EAD_x >>, its end.
+func (m *macInput) encode() (context, external []byte) {
+	b := make([]byte, 0, len(m.cr)+len(m.id.item)+len(m.th)+len(m.cred.item)+len(m.ead)+8)
 	if m.cr != nil {
 		b = AppendConnectionID(b, m.cr)
 	}
 	b = append(b, m.id.item...)
-	return append(b, m.external()...)
-}
-
-// external is << TH, CRED_x, ? EAD_x >> without the wrapping.
-func (m *macInput) external() []byte {
-	return append(append(appendBytes(nil, m.th), m.cred.item...), m.ead...)
+	n := len(b)
+	b = append(append(appendBytes(b, m.th), m.cred.item...), m.ead...)
+	return b, b[n:]
 }
 
 // authenticate computes Signature_or_MAC_x for our own message.
 func (h *handshake) authenticate(p *prk, in *macInput) ([]byte, error) {
-	mac, err := p.kdf(in.label, in.context(), h.macLength(h.role))
+	context, external := in.encode()
+	mac, err := p.kdf(in.label, context, h.macLength(h.role))
 	if err != nil {
 		return nil, err
 	}
@@ -164,7 +163,7 @@ func (h *handshake) authenticate(p *prk, in *macInput) ([]byte, error) {
 		return mac, nil
 	}
 	defer wipe(mac)
-	return h.sign(in.external(), mac)
+	return h.sign(external, mac)
 }
 
 // maxCandidates bounds the credentials tried for one identifier; each may cost
@@ -211,7 +210,8 @@ func (h *handshake) verifyAs(c *Credential, before *prk, saltLabel int, in *macI
 			peerPRK.wipe()
 		}
 	}()
-	mac, err := peerPRK.kdf(in.label, in.context(), h.macLength(h.role.peer()))
+	context, external := in.encode()
+	mac, err := peerPRK.kdf(in.label, context, h.macLength(h.role.peer()))
 	if err != nil {
 		return nil, err
 	}
@@ -222,7 +222,7 @@ func (h *handshake) verifyAs(c *Credential, before *prk, saltLabel int, in *macI
 		}
 		return peerPRK, nil
 	}
-	return peerPRK, h.verifySignature(c, in.id, in.external(), mac, h.received.sigMAC)
+	return peerPRK, h.verifySignature(c, in.id, external, mac, h.received.sigMAC)
 }
 
 // checkReceived judges the plaintext of message_2 or message_3 before it is
@@ -298,13 +298,13 @@ func (h *handshake) open(p *prk, labelKey, labelIV int, th, ciphertext []byte) (
 // encStructure is A_x = [ "Encrypt0", protected, TH ] with an empty protected
 // header (RFC 9528 Appendix C.3).
 func encStructure(th []byte) []byte {
-	b := appendText(appendHead(nil, majorArray, 3), "Encrypt0")
+	b := appendText(appendHead(make([]byte, 0, 16+len(th)), majorArray, 3), "Encrypt0")
 	return appendBytes(appendBytes(b, nil), th)
 }
 
 // message wraps what messages 2 to 4 consist of.
 func message(content []byte) ([]byte, error) {
-	m := appendBytes(nil, content)
+	m := appendBytes(make([]byte, 0, len(content)+3), content)
 	if len(m) > MaxMessage {
 		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLong, len(m), MaxMessage)
 	}

@@ -58,7 +58,7 @@ func (i *Initiator) Message1(s Start) (message1 []byte, next *WaitMessage2, err 
 	h.gx = h.suite.curve.compact(h.ephemeral.PublicKey())
 	// SUITES_I: the selected one last, before it all that are preferred to it.
 	m := Message1{Method: h.method, SuitesI: i.e.Suites[:slices.Index(i.e.Suites, selected)+1], GX: h.gx, CI: h.ci, EAD: s.EAD}
-	message1 = m.append(nil)
+	message1 = m.append(make([]byte, 0, 64))
 	if len(message1) > MaxMessage {
 		return nil, nil, h.fail(fmt.Errorf("%w: %d bytes, at most %d", ErrTooLong, len(message1), MaxMessage))
 	}
@@ -220,7 +220,7 @@ func (h *handshake) writeMessage3(ead []EAD) (_ []byte, err error) {
 		return nil, err
 	}
 	// 2. CIPHERTEXT_3.
-	plain := p.appendRest(nil)
+	plain := p.appendRest(make([]byte, 0, len(p.idCred.item)+len(p.sigMAC)+len(p.rawEAD)+4))
 	defer wipe(plain)
 	ciphertext, err := h.seal(h.prk3e2m, labelK3, labelIV3, h.th3, plain)
 	if err != nil {

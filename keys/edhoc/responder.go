@@ -138,7 +138,8 @@ func (h *handshake) writeMessage2(reply Reply) (_ []byte, err error) {
 		return nil, err
 	}
 	// 3. CIPHERTEXT_2.
-	plain := p.appendRest(AppendConnectionID(nil, p.cr))
+	plain := make([]byte, 0, len(p.cr)+len(p.idCred.item)+len(p.sigMAC)+len(p.rawEAD)+8)
+	plain = p.appendRest(AppendConnectionID(plain, p.cr))
 	defer wipe(plain)
 	stream, err := h.prk2e.keystream2(h.th2, len(plain))
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"crypto/hmac"
 	"fmt"
 	"hash"
+	"slices"
 )
 
 // info_label of the derivations (RFC 9528 §4.1.2 figure 6, Appendix H).
@@ -30,19 +31,23 @@ type prk struct {
 	hash *hashParams
 	key  []byte
 	mac  hash.Hash
+	info []byte // scratch
 }
 
-func newPRK(h *hashParams, key []byte) *prk { return &prk{h, key, hmac.New(h.new, key)} }
+func newPRK(h *hashParams, key []byte) *prk {
+	return &prk{hash: h, key: key, mac: hmac.New(h.new, key)}
+}
 
 // clone returns a copy that outlives the original's wipe.
-func (p *prk) clone() *prk { return &prk{p.hash, bytes.Clone(p.key), p.mac} }
+func (p *prk) clone() *prk { return &prk{hash: p.hash, key: bytes.Clone(p.key), mac: p.mac} }
 
 // wipe clears the key and lets go of the HMAC, whose state crypto/hmac does
 // not give out. On a nil prk it does nothing.
 func (p *prk) wipe() {
 	if p != nil {
 		clear(p.key)
-		p.mac = nil
+		clear(p.info[:cap(p.info)])
+		p.mac, p.info = nil, nil
 	}
 }
 
@@ -61,7 +66,9 @@ func (p *prk) kdf(label int, context []byte, length int) ([]byte, error) {
 	if p.mac == nil || length > 255*p.hash.size {
 		return nil, fmt.Errorf("edhoc: HKDF-Expand: %w: %d bytes", ErrConfig, length)
 	}
-	info := append(appendInfo(make([]byte, 0, len(context)+16), label, context, length), 0)
+	p.info = slices.Grow(p.info[:0], len(context)+16)
+	info := append(appendInfo(p.info, label, context, length), 0)
+	p.info = info
 	counter := &info[len(info)-1]
 	okm := make([]byte, 0, length+p.hash.size)
 	for len(okm) < length {
@@ -102,11 +109,11 @@ func (p *prk) keystream2(th2 []byte, length int) ([]byte, error) {
 
 // th2 is TH_2 = H( G_Y, H(message_1) ) (RFC 9528 §5.3.2).
 func (h *hashParams) th2(gy, hashMessage1 []byte) []byte {
-	return h.sum(appendBytes(appendBytes(nil, gy), hashMessage1))
+	return h.sum(appendBytes(appendBytes(make([]byte, 0, len(gy)+len(hashMessage1)+4), gy), hashMessage1))
 }
 
 // next is TH_3 = H( TH_2, PLAINTEXT_2, CRED_R ) and TH_4 = H( TH_3,
 // PLAINTEXT_3, CRED_I ) (RFC 9528 §5.4.2).
 func (h *hashParams) next(th, plaintext, cred []byte) []byte {
-	return h.sum(appendBytes(nil, th), plaintext, cred)
+	return h.sum(appendBytes(make([]byte, 0, len(th)+2), th), plaintext, cred)
 }

@@ -300,15 +300,16 @@ func (tr *trace) mac(x string, h *handshake, in *macInput, p *prk, party string)
 		tr.check("CRED_"+party, in.cred.item)
 	}
 	n := h.macLength(h.role)
-	tr.check("context_"+x, in.context())
-	tr.check("context_"+x+" (CBOR byte string)", appendBytes(nil, in.context()))
-	tr.check("info for MAC_"+x, appendInfo(nil, in.label, in.context(), n))
-	mac := must[[]byte](t)(p.kdf(in.label, in.context(), n))
+	context, external := in.encode()
+	tr.check("context_"+x, context)
+	tr.check("context_"+x+" (CBOR byte string)", appendBytes(nil, context))
+	tr.check("info for MAC_"+x, appendInfo(nil, in.label, context, n))
+	mac := must[[]byte](t)(p.kdf(in.label, context, n))
 	tr.checkBoth("MAC_"+x, mac)
 	if !h.method.Static(h.role) {
 		signed := appendText(appendHead(nil, majorArray, 4), "Signature1")
 		signed = appendBytes(signed, in.id.item)
-		signed = appendBytes(signed, in.external())
+		signed = appendBytes(signed, external)
 		tr.check("Message to be signed "+x, appendBytes(signed, mac))
 	}
 }
