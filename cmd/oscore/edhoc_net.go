@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -61,6 +62,9 @@ func edhocConnect(ctx context.Context, io stdio, args []string) (err error) {
 			return usagef("which peer is expected? name one with --peer; trusted are %s", list(names))
 		}
 		*peer = names[0]
+	}
+	if p.roots == "" && p.firstUse == "" && !slices.Contains(names, *peer) {
+		return usagef("--peer %q: no --trust has that name; trusted are %s", *peer, list(names))
 	}
 	store, err := r.store.open(ctx, io)
 	if err != nil {

@@ -28,6 +28,8 @@ var (
 	ErrSequential = errors.New("handshake: message_4 is required here, so message_3 must come alone")
 	// ErrReversed: a message for the other role.
 	ErrReversed = errors.New("handshake: message does not fit the session's flow")
+	// ErrNoReverse: the server is asked to be the Initiator, and is none.
+	ErrNoReverse = errors.New("handshake: the reverse flow is not served here")
 )
 
 // inbound is one whole message to the resource, on its way to an answer.
@@ -98,7 +100,11 @@ func (s *Service) Serve(now time.Time, source string, reliable bool, request osc
 
 // route finds what a message belongs to (RFC 9528 Appendix A.2).
 func (s *Service) route(in inbound, echo, payload []byte) {
-	begins := len(payload) == 0 && s.cfg.Reverse || len(payload) > 0 && payload[0] == newSession
+	if len(payload) == 0 && !s.cfg.Reverse {
+		s.refuse(in, ErrNoReverse)
+		return
+	}
+	begins := len(payload) == 0 || payload[0] == newSession
 	if begins {
 		switch s.limits.begin(in.now, in.source, in.length, echo) {
 		case prove:
@@ -189,7 +195,7 @@ func (in inbound) errorAnswer(err error) oscore.Message {
 		code = coap.InternalServerError
 	}
 	message := edhoc.AppendError(nil, err)
-	own := []error{ErrNoSession, ErrSequential, ErrReversed, edhoc.ErrIgnored}
+	own := []error{ErrNoSession, ErrSequential, ErrReversed, ErrNoReverse, edhoc.ErrIgnored}
 	if in.combined { // the one error code there is (RFC 9668 §3.3.1)
 		own = append(own, edhoc.ErrUnknownCredential)
 	}
@@ -209,6 +215,7 @@ var texts = map[error]string{
 	ErrNoSession:  "No such session",
 	ErrSequential: "message_4 is required: send message_3 alone",
 	ErrReversed:   "Message does not fit the flow",
+	ErrNoReverse:  "The reverse flow is not served here",
 
 	edhoc.ErrIgnored:           "Decryption failed", // put aside: the session waits on, whoever this came from
 	edhoc.ErrUnknownCredential: "Unknown credential referenced",
