@@ -345,7 +345,7 @@ func TestMessage4NeverComes(t *testing.T) {
 
 // free fails the test unless so many of the identifiers that travel as one byte
 // are free.
-func free(t *testing.T, ring *keys.Keyring, want int) {
+func free(t testing.TB, ring *keys.Keyring, want int) {
 	t.Helper()
 	n := 0
 	for b := range 0x38 {
