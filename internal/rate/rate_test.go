@@ -42,10 +42,11 @@ func TestTable(t *testing.T) {
 	seen := map[*Bucket]bool{}
 	for i := range 100 * buckets {
 		s := strconv.Itoa(i)
-		if table.Of(s) != table.Of(s) {
+		b := table.Of(s)
+		if b != table.Of(s) {
 			t.Fatal("two buckets for one source")
 		}
-		seen[table.Of(s)] = true
+		seen[b] = true
 	}
 	if len(seen) != buckets {
 		t.Errorf("%d buckets are in use", len(seen))
