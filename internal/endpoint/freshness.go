@@ -41,7 +41,7 @@ type echoKey struct {
 	key   [32]byte
 	start time.Time
 	ok    bool
-	macs  sync.Pool // hash.Hash: with the key in them already
+	macs  sync.Pool // *echoHash
 }
 
 const (
@@ -61,33 +61,52 @@ func (k *echoKey) value(now time.Time, peer string) []byte {
 	if !k.ok {
 		return nil
 	}
-	var b [8]byte
-	binary.BigEndian.PutUint64(b[:], uint64(max(0, now.Sub(k.start))/time.Millisecond))
-	out := append(make([]byte, 0, echoLen), b[8-echoTime:]...)
-	return k.mac(out, peer)
+	v := k.make(now, peer)
+	return v[:]
 }
 
-func (k *echoKey) mac(stamp []byte, peer string) []byte {
-	h, pooled := k.macs.Get().(hash.Hash)
+// make is value where there is randomness.
+func (k *echoKey) make(now time.Time, peer string) [echoLen]byte {
+	var b [8]byte
+	binary.BigEndian.PutUint64(b[:], uint64(max(0, now.Sub(k.start))/time.Millisecond))
+	return k.seal([echoTime]byte(b[8-echoTime:]), peer)
+}
+
+// echoHash is a hash with the key in it, and room for what it reads and writes.
+type echoHash struct {
+	hash.Hash
+	room []byte
+}
+
+// seal puts the MAC behind a time.
+func (k *echoKey) seal(stamp [echoTime]byte, peer string) (value [echoLen]byte) {
+	h, pooled := k.macs.Get().(*echoHash)
 	if pooled {
 		h.Reset()
 	} else {
-		h = hmac.New(sha256.New, k.key[:])
+		h = &echoHash{hmac.New(sha256.New, k.key[:]), make([]byte, 0, 128)}
 	}
-	defer k.macs.Put(h)
-	h.Write(stamp[:echoTime])
-	io.WriteString(h, peer)
-	return append(stamp[:echoTime:echoTime], h.Sum(nil)[:echoMAC]...)
+	h.room = append(append(h.room[:0], stamp[:]...), peer...)
+	h.Write(h.room)
+	h.room = h.Sum(h.room[:0])
+	copy(value[:], stamp[:])
+	copy(value[echoTime:], h.room[:echoMAC])
+	k.macs.Put(h)
+	return value
 }
 
 // fresh reports whether the value was made by this process for the peer, not
 // longer ago than the lifetime.
 func (k *echoKey) fresh(now time.Time, peer string, value []byte, lifetime time.Duration) bool {
-	if !k.ok || len(value) != echoLen || !hmac.Equal(k.mac(value, peer), value) {
+	if !k.ok || len(value) != echoLen {
+		return false
+	}
+	want := k.seal([echoTime]byte(value), peer)
+	if !hmac.Equal(want[:], value) {
 		return false
 	}
 	var b [8]byte
-	copy(b[8-echoTime:], value)
+	copy(b[8-echoTime:], value[:echoTime])
 	age := now.Sub(k.start) - time.Duration(binary.BigEndian.Uint64(b[:]))*time.Millisecond
 	return age >= -time.Millisecond && age <= lifetime
 }
