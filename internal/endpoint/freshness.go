@@ -120,11 +120,14 @@ func (e *Endpoint) proves(now time.Time, peer string, m oscore.Message) bool {
 // mustProve reports whether the request must carry a fresh Echo, and whether
 // its answers offer one for the next.
 func (e *Endpoint) mustProve(r *Incoming) (must, offer bool) {
-	code := r.opened.Code
-	if e.cfg.Freshness == nil || r.Peer.Settings().NoEcho {
+	code, policy := r.opened.Code, e.cfg.Fresh
+	if e.cfg.Freshness != nil {
+		policy = e.cfg.Freshness(r.Peer.Name(), coap.Code(code), r.Path())
+	}
+	if policy == FreshWindow || r.Peer.Settings().NoEcho {
 		return false, false
 	}
-	switch e.cfg.Freshness(r.Peer.Name(), coap.Code(code), r.Path()) {
+	switch policy {
 	case FreshAlways:
 		return true, true
 	case FreshUnsafe:
@@ -141,8 +144,11 @@ func (e *Endpoint) mustProve(r *Incoming) (must, offer bool) {
 	return false, false
 }
 
-// proved notes that a request of the peer was fresh.
+// proved notes that a request of the peer was fresh, where a policy asks for it.
 func (e *Endpoint) proved(name string) {
+	if e.cfg.Freshness == nil && e.cfg.Fresh != FreshFirst {
+		return
+	}
 	s := e.state(name)
 	s.mu.Lock()
 	s.proven = true
@@ -201,7 +207,7 @@ func (e *Endpoint) askFresh(now time.Time, r *Incoming) Result {
 		return e.drop(r, ReasonChallenge, errNoRandom)
 	}
 	opts := coap.Options{{Number: coap.Echo, Value: echo}}
-	sealed, err := r.seal(oscore.Message{Code: byte(coap.Unauthorized), Body: coap.AppendBody(nil, opts, nil)})
+	sealed, err := r.seal(nil, oscore.Message{Code: byte(coap.Unauthorized), Body: coap.AppendBody(nil, opts, nil)})
 	if err != nil {
 		r.report(ReasonStorage, err)
 		return Result{Verdict: Drop, Verified: true, Peer: name, Reason: ReasonStorage, Err: err}

@@ -37,12 +37,16 @@ type plainLimiter struct {
 
 const plainBuckets = 1024
 
-func (l *plainLimiter) take(now time.Time, source string, rate, totalRate int) bool {
+func (l *plainLimiter) take(now time.Time, in *Inbound, rate, totalRate int) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.table == nil {
 		l.seed, l.table = maphash.MakeSeed(), make([]bucket, plainBuckets)
 	}
-	b := &l.table[maphash.String(l.seed, source)%plainBuckets]
+	hash := maphash.String(l.seed, in.Source)
+	if in.Source == "" {
+		hash = maphash.Comparable(l.seed, in.Addr)
+	}
+	b := &l.table[hash%plainBuckets]
 	return b.take(now, float64(rate)) && l.total.take(now, float64(totalRate))
 }
