@@ -72,6 +72,7 @@ type Gateway struct {
 	// Room for what is sealed and what is opened under the lock; both layers copy
 	// what they are given.
 	sealing, opening []byte
+	spares           []*arrival
 
 	anew        atomic.Bool // rederived is not empty
 	rederivedMu sync.Mutex  // nothing else is asked for under it
@@ -188,7 +189,7 @@ type work struct {
 	data   []byte // of in
 	out    sending
 	opened []opened
-	spare  *arrival // that nothing came into
+	spares []*arrival // that nothing came into
 	asked  []asking
 	sealed []byte // of asked
 	index  uint32 // of the device that the socket is of
@@ -296,6 +297,7 @@ func (g *Gateway) fromFront(now time.Time, w *work, n int) {
 				g.c.none(ev.Err)
 			}
 		}
+		g.spare(w, len(w.opened))
 	})
 	if len(w.opened) == 0 {
 		return

@@ -21,8 +21,9 @@ type uplink struct {
 	out   *backOut
 	what  registration
 
-	observes bool   // asked for
-	asks     string // the device's token, while it observes
+	whole    *arrival // that it is part of; nil: none, or something else may look at it later
+	observes bool     // asked for
+	asks     string   // the device's token, while it observes
 	relation *endpoint.Observation
 	plainly  bool // an observation of a device without OSCORE
 	to       hop
@@ -30,10 +31,35 @@ type uplink struct {
 
 func (u *uplink) deadline() *wait { return &u.wait }
 
-// arrival is a protected request, in one piece.
+// arrival is a protected request, in one piece. One that was answered, and that
+// nothing refers to any more, is used again.
 type arrival struct {
 	uplink
 	request endpoint.Incoming
+}
+
+// maxSpares bounds those kept for use again.
+const maxSpares = 1024
+
+// spare takes as many as a worker has to open, as far as there are.
+func (g *Gateway) spare(w *work, n int) {
+	for len(w.spares) < n && len(g.spares) > 0 {
+		last := len(g.spares) - 1
+		w.spares = append(w.spares, g.spares[last])
+		g.spares[last] = nil
+		g.spares = g.spares[:last]
+	}
+}
+
+// recycle takes one back that was answered. It is out of all tables: its token is
+// forgotten, it does not wait, neither layer has a message that names it.
+func (g *Gateway) recycle(u *uplink) {
+	a := u.whole
+	if a == nil || len(g.spares) >= maxSpares {
+		return
+	}
+	*a = arrival{}
+	g.spares = append(g.spares, a)
 }
 
 // opened is a request of a device and what became of it.
@@ -48,15 +74,17 @@ type opened struct {
 // open verifies a request. It does not hold the lock.
 func (g *Gateway) open(now time.Time, w *work, o *opened) {
 	m := &o.ev.Message
-	if w.spare == nil {
-		w.spare = new(arrival)
+	if len(w.spares) == 0 {
+		w.spares = append(w.spares, new(arrival))
 	}
-	o.in = w.spare
+	last := len(w.spares) - 1
+	o.in = w.spares[last]
 	o.res = g.e.Receive(now, endpoint.Inbound{
 		Addr: o.ev.Peer.remote, Into: &o.in.request, Token: m.Token, Message: oscore.Message{Code: byte(m.Code), Body: m.Body},
 	})
 	if o.res.Verdict != endpoint.NotProtected {
-		w.spare = nil
+		w.spares[last] = nil
+		w.spares = w.spares[:last]
 	}
 	switch {
 	case o.res.Verdict == endpoint.NotProtected && g.cfg.Plain != PlainRefuse:
@@ -102,7 +130,7 @@ func (g *Gateway) deviceRequest(now time.Time, o *opened) {
 			return // the device asks again, under a new number
 		}
 		u := &o.in.uplink
-		u.dev, u.in, u.req, u.to = o.dev, in, res.Incoming, o.ev.Peer
+		u.dev, u.in, u.req, u.to, u.whole = o.dev, in, res.Incoming, o.ev.Peer, o.in
 		if o.err != nil {
 			g.cfg.Logger.Error("a device cannot be served", "route", g.cfg.Name, "context", res.Peer, "error", o.err)
 			g.answerDevice(now, u, coap.ServiceUnavailable, refusal(o.err.Error()))
@@ -158,7 +186,7 @@ func (g *Gateway) uplink(now time.Time, u *uplink, m oscore.Message) {
 func (g *Gateway) backendResponse(now time.Time, ev backEvent) {
 	u := g.uplinks[backToken{ev.Peer, tokenOf(ev.Message.Token)}]
 	piggybacked := ev.Message.Type == coap.Acknowledgement
-	if u == nil || piggybacked && ev.Sent != u.out {
+	if u == nil || u.token != tokenOf(ev.Message.Token) || piggybacked && ev.Sent != u.out {
 		g.c.unmatched.Add(1)
 		g.up.Reject(ev) // RFC 7641 §3.6: nobody observes that any more
 		return
@@ -182,7 +210,7 @@ func (g *Gateway) backendResponse(now time.Time, ev backEvent) {
 	// The device is told of its registration when it will be known after a
 	// crash too: an Update that is refused makes it register anew, and the
 	// backend drop its observations.
-	body = bytes.Clone(body)
+	body, u.whole = bytes.Clone(body), nil
 	g.db.after(func() {
 		var out sending
 		g.locked(&out, func() {
@@ -220,7 +248,9 @@ func (g *Gateway) answerDevice(now time.Time, u *uplink, code coap.Code, body []
 	} else if _, has := observeOf(body); has && u.observes && code.IsSuccess() {
 		u.plainly = true
 	}
+	var tag any
 	if u.relation != nil || u.plainly {
+		tag = u
 		if u.dev.observing == nil {
 			u.dev.observing = map[string]*uplink{}
 		}
@@ -238,11 +268,14 @@ func (g *Gateway) answerDevice(now time.Time, u *uplink, code coap.Code, body []
 	if in.Confirmable() {
 		typ = coap.Confirmable
 	}
-	if _, err := g.down.Respond(now, in, typ, coap.Code(out.Code), out.Body, u); err != nil {
+	if _, err := g.down.Respond(now, in, typ, coap.Code(out.Code), out.Body, tag); err != nil {
 		g.c.shed.Add(1)
 	}
 	if u.req != nil { // what it was made of stands in front of it, if anything does
 		release(g.sealing[:min(2*len(out.Body), cap(g.sealing))])
+	}
+	if tag == nil {
+		g.recycle(u)
 	}
 }
 
