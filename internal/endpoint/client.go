@@ -120,8 +120,10 @@ func (e *Endpoint) Begin(_ time.Time, peer string, m oscore.Message, o RequestOp
 	if err != nil {
 		return nil, oscore.Message{}, err
 	}
-	if fits, szx := e.limits(p, k.options); !x.manual() && k.payload > fits {
-		err = x.beginUpload(szx)
+	if !x.manual() {
+		if fits, szx := e.limits(p, k.options); k.payload > fits {
+			err = x.beginUpload(szx)
+		}
 	}
 	var out oscore.Message
 	switch {

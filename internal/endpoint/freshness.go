@@ -105,10 +105,26 @@ func (k *echoKey) fresh(now time.Time, peer string, value []byte, lifetime time.
 	if !hmac.Equal(want[:], value) {
 		return false
 	}
+	age := k.age(now, want)
+	return age >= -time.Millisecond && age <= lifetime
+}
+
+// age is how long ago a value of this process was made.
+func (k *echoKey) age(now time.Time, value [echoLen]byte) time.Duration {
 	var b [8]byte
 	copy(b[8-echoTime:], value[:echoTime])
-	age := now.Sub(k.start) - time.Duration(binary.BigEndian.Uint64(b[:]))*time.Millisecond
-	return age >= -time.Millisecond && age <= lifetime
+	return now.Sub(k.start) - time.Duration(binary.BigEndian.Uint64(b[:]))*time.Millisecond
+}
+
+// offer returns an Echo value for the peer's next request: the one that the
+// request had, if that is still young, since several responses may hold the same
+// (RFC 9175 §2.3). It vouches for less time than a new one, never for more.
+func (r *Incoming) offer(now time.Time) [echoLen]byte {
+	k := &r.e.echo
+	if r.proof != ([echoLen]byte{}) && k.age(now, r.proof) <= r.e.cfg.EchoLifetime/4 {
+		return r.proof
+	}
+	return k.make(now, r.Peer.Name())
 }
 
 // proves reports whether the message holds an Echo that proves it fresh.
@@ -124,7 +140,7 @@ func (e *Endpoint) mustProve(r *Incoming) (must, offer bool) {
 	if e.cfg.Freshness != nil {
 		policy = e.cfg.Freshness(r.Peer.Name(), coap.Code(code), r.Path())
 	}
-	if policy == FreshWindow || r.Peer.Settings().NoEcho {
+	if policy == FreshWindow || r.proof == ([echoLen]byte{}) && r.Peer.Settings().NoEcho { // who sent one knows Echo
 		return false, false
 	}
 	switch policy {

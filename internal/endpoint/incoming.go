@@ -34,6 +34,7 @@ type Incoming struct {
 	key         string // by downloadKey
 	options     string // likewise, without a FETCH's payload
 	offerEcho   bool
+	proof       [echoLen]byte // the Echo value that proved it fresh; zero: none did
 	observation *Observation
 
 	// For a plaintext, and what else is copied, as short as most requests'.
@@ -121,7 +122,7 @@ func (r *Incoming) RespondInto(dst []byte, now time.Time, m oscore.Message) (out
 	if r.e.cfg.Transparent && code == 0 && k.has&(hasEcho|hasTag) == 0 && r.e.echo.ok {
 		// It differs by the Echo that it offers alone, which plain ruled out. Both
 		// messages go into dst, one behind the other.
-		value := r.e.echo.make(now, r.Peer.Name())
+		value := r.offer(now)
 		n := len(m.Body) + echoLen + 5
 		dst = slices.Grow(dst, 2*n+oscore.Overhead)
 		m.Body = insert(dst[len(dst):], m.Body, coap.Echo, value[:])

@@ -141,7 +141,9 @@ func (e *Endpoint) verified(now time.Time, in Inbound, r *Incoming, m oscore.Mes
 	}
 	var code coap.Code
 	r.marks, code = scan(m.Body)
-	fresh = fresh || r.marks.echo != nil && e.echo.fresh(now, name, r.marks.echo, e.cfg.EchoLifetime)
+	if !fresh && r.marks.echo != nil && e.echo.fresh(now, name, r.marks.echo, e.cfg.EchoLifetime) {
+		fresh, r.proof = true, [echoLen]byte(r.marks.echo)
+	}
 	if errors.Is(err, oscore.ErrUnproven) {
 		settings := r.Peer.Settings()
 		switch {
