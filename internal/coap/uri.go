@@ -42,15 +42,20 @@ func (o Options) AddQuery(query string) (Options, error) {
 // Path returns the body's Uri-Path options as an absolute path.
 func Path(body []byte) string {
 	var room [64]byte
-	path := room[:0]
+	return string(AppendPath(room[:0], body))
+}
+
+// AppendPath appends the path to dst.
+func AppendPath(dst, body []byte) []byte {
+	start := len(dst)
 	w := Walk(body)
 	for w.Next() && w.Number <= URIPath {
 		if w.Number == URIPath {
-			path = append(append(path, '/'), w.Value...)
+			dst = append(append(dst, '/'), w.Value...)
 		}
 	}
-	if len(path) == 0 {
-		return "/"
+	if len(dst) == start {
+		dst = append(dst, '/')
 	}
-	return string(path)
+	return dst
 }

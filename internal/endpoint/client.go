@@ -1,6 +1,7 @@
 package endpoint
 
 import (
+	"bytes"
 	"errors"
 	"time"
 
@@ -51,6 +52,9 @@ type RequestOptions struct {
 	Progress func(done, total int)
 	// Rederive runs Appendix B.2 first.
 	Rederive bool
+	// Dst is where the first message is appended, without allocation if its
+	// spare capacity suffices. It must not overlap the request.
+	Dst []byte
 }
 
 // StepKind says what a response means to its exchange.
@@ -116,8 +120,10 @@ func (e *Endpoint) Begin(_ time.Time, peer string, m oscore.Message, o RequestOp
 	if err != nil {
 		return nil, oscore.Message{}, err
 	}
-	if fits, szx := e.limits(p, k.options); !x.manual() && k.payload > fits {
-		err = x.beginUpload(szx)
+	if !x.manual() {
+		if fits, szx := e.limits(p, k.options); k.payload > fits {
+			err = x.beginUpload(szx)
+		}
 	}
 	var out oscore.Message
 	switch {
@@ -125,7 +131,7 @@ func (e *Endpoint) Begin(_ time.Time, peer string, m oscore.Message, o RequestOp
 	case derive:
 		out, err = x.startDerivation()
 	default:
-		out, err = x.seal()
+		out, err = x.seal(o.Dst)
 	}
 	if err != nil {
 		x.close()
@@ -171,7 +177,17 @@ func (x *Exchange) base() request {
 
 // Receive processes a message that came under the exchange's token (RFC 8613
 // §8.4). Whatever fails to verify is reported in a Wait and changes nothing.
-func (x *Exchange) Receive(_ time.Time, m oscore.Message) Step {
+func (x *Exchange) Receive(now time.Time, m oscore.Message) Step {
+	return x.ReceiveInto(nil, now, m)
+}
+
+// ReceiveInto is Receive without allocation where dst's spare capacity suffices:
+// a Response or Notification of a Transparent endpoint then stands in it. It must
+// not overlap m.
+func (x *Exchange) ReceiveInto(dst []byte, _ time.Time, m oscore.Message) Step {
+	if !x.e.cfg.Transparent {
+		dst = nil // bodies are put together of what was opened
+	}
 	if x.over {
 		return Step{Kind: Failed, Err: ErrEnded}
 	}
@@ -191,7 +207,7 @@ func (x *Exchange) Receive(_ time.Time, m oscore.Message) Step {
 			return x.receiveCancelled(inner)
 		}
 	}
-	inner, err := x.pending.Open(nil, m)
+	inner, err := x.pending.Open(dst, m)
 	if err != nil {
 		if opt.KIDContext != nil && x.third == nil && x.peer.Settings().Rederive&oscore.RoleClient != 0 {
 			return x.receiveFirst(&x.pending, x.peer.IDContext(), opt, m) // the server initiates B.2
@@ -216,7 +232,7 @@ func (x *Exchange) receive(m oscore.Message) Step {
 		if x.echoRounds++; x.echoRounds > maxEchoRounds {
 			return x.fail(ErrEcho)
 		}
-		x.echo = k.echo
+		x.echo = bytes.Clone(k.echo)
 		return x.resend()
 	}
 	x.echoRounds = 0
@@ -398,7 +414,7 @@ func (x *Exchange) fail(err error) Step {
 
 // resend protects the message that the exchange is at, with a new Partial IV.
 func (x *Exchange) resend() Step {
-	m, err := x.seal()
+	m, err := x.seal(nil)
 	if err != nil {
 		return x.fail(err)
 	}
@@ -417,11 +433,11 @@ func (x *Exchange) Reseal() (oscore.Message, error) {
 	case x.echo == nil:
 		x.echo = x.sentEcho
 	}
-	return x.seal()
+	return x.seal(nil)
 }
 
 // seal protects the message that the exchange is at.
-func (x *Exchange) seal() (oscore.Message, error) {
+func (x *Exchange) seal(dst []byte) (oscore.Message, error) {
 	m := x.request
 	echo := x.takeEcho()
 	x.sentEcho = echo
@@ -440,9 +456,9 @@ func (x *Exchange) seal() (oscore.Message, error) {
 		m = r.message(payload)
 	}
 	if x.third != nil {
-		return x.third.SealRequest(nil, &x.pending, m)
+		return x.third.SealRequest(dst, &x.pending, m)
 	}
-	return x.peer.SealRequest(nil, &x.pending, m)
+	return x.peer.SealRequest(dst, &x.pending, m)
 }
 
 // takeEcho returns the Echo value that the next message carries: the one that

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"io"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,9 +22,14 @@ type Config struct {
 	// Allow says whether a peer may use a method on a path; a peer that may
 	// not gets a protected 4.03. nil allows everything.
 	Allow func(peer string, method coap.Code, path string) bool
+	// Serve says whether a peer is served at all, like Allow, and is asked
+	// first. nil means every peer is.
+	Serve func(peer string) bool
 	// Freshness says how fresh a request must be proven to be (RFC 9175 §2.3).
-	// nil means FreshWindow for everything.
+	// nil means Fresh for everything.
 	Freshness func(peer string, method coap.Code, path string) Freshness
+	// Fresh is the policy without Freshness. The zero value is FreshWindow.
+	Fresh Freshness
 	// EchoLifetime is how long an Echo value proves freshness; 0 means 30 s.
 	EchoLifetime time.Duration
 	// Transparent makes the endpoint leave block-wise transfer to those at both
@@ -31,10 +37,11 @@ type Config struct {
 	// neither put together nor cut. It is for a gateway, which then holds no
 	// body, and loses none when it is restarted.
 	Transparent bool
-	// Moved, if set, tells that a request came from another source than the
+	// Moved, if set, tells that a request came from another address than the
 	// peer's earlier ones: it must then be proven fresh (RFC 9175 §2.3), as with
-	// FreshAlways, since a message held back can be delivered from anywhere.
-	Moved func(peer, source string) bool
+	// FreshAlways, since a message held back can be delivered from anywhere. It
+	// may set Incoming.User.
+	Moved func(r *Incoming) bool
 	// BlockSize is the largest block sent, in bytes: 16 to 1024; 0 means 1024.
 	BlockSize int
 	// MaxBody bounds a reassembled body, in bytes; 0 means 1 MiB.
@@ -158,6 +165,14 @@ func (e *Endpoint) event(ev Event) {
 	if e.cfg.Event != nil {
 		e.cfg.Event(ev)
 	}
+}
+
+// sourceText names where a message came from.
+func sourceText(source string, addr netip.AddrPort) string {
+	if source == "" && addr.IsValid() {
+		return addr.String()
+	}
+	return source
 }
 
 // random fills b; an error of the source of randomness is fatal to the

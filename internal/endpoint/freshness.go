@@ -41,7 +41,7 @@ type echoKey struct {
 	key   [32]byte
 	start time.Time
 	ok    bool
-	macs  sync.Pool // hash.Hash: with the key in them already
+	macs  sync.Pool // *echoHash
 }
 
 const (
@@ -61,35 +61,70 @@ func (k *echoKey) value(now time.Time, peer string) []byte {
 	if !k.ok {
 		return nil
 	}
-	var b [8]byte
-	binary.BigEndian.PutUint64(b[:], uint64(max(0, now.Sub(k.start))/time.Millisecond))
-	out := append(make([]byte, 0, echoLen), b[8-echoTime:]...)
-	return k.mac(out, peer)
+	v := k.make(now, peer)
+	return v[:]
 }
 
-func (k *echoKey) mac(stamp []byte, peer string) []byte {
-	h, pooled := k.macs.Get().(hash.Hash)
+// make is value where there is randomness.
+func (k *echoKey) make(now time.Time, peer string) [echoLen]byte {
+	var b [8]byte
+	binary.BigEndian.PutUint64(b[:], uint64(max(0, now.Sub(k.start))/time.Millisecond))
+	return k.seal([echoTime]byte(b[8-echoTime:]), peer)
+}
+
+// echoHash is a hash with the key in it, and room for what it reads and writes.
+type echoHash struct {
+	hash.Hash
+	room []byte
+}
+
+// seal puts the MAC behind a time.
+func (k *echoKey) seal(stamp [echoTime]byte, peer string) (value [echoLen]byte) {
+	h, pooled := k.macs.Get().(*echoHash)
 	if pooled {
 		h.Reset()
 	} else {
-		h = hmac.New(sha256.New, k.key[:])
+		h = &echoHash{hmac.New(sha256.New, k.key[:]), make([]byte, 0, 128)}
 	}
-	defer k.macs.Put(h)
-	h.Write(stamp[:echoTime])
-	io.WriteString(h, peer)
-	return append(stamp[:echoTime:echoTime], h.Sum(nil)[:echoMAC]...)
+	h.room = append(append(h.room[:0], stamp[:]...), peer...)
+	h.Write(h.room)
+	h.room = h.Sum(h.room[:0])
+	copy(value[:], stamp[:])
+	copy(value[echoTime:], h.room[:echoMAC])
+	k.macs.Put(h)
+	return value
 }
 
 // fresh reports whether the value was made by this process for the peer, not
 // longer ago than the lifetime.
 func (k *echoKey) fresh(now time.Time, peer string, value []byte, lifetime time.Duration) bool {
-	if !k.ok || len(value) != echoLen || !hmac.Equal(k.mac(value, peer), value) {
+	if !k.ok || len(value) != echoLen {
 		return false
 	}
-	var b [8]byte
-	copy(b[8-echoTime:], value)
-	age := now.Sub(k.start) - time.Duration(binary.BigEndian.Uint64(b[:]))*time.Millisecond
+	want := k.seal([echoTime]byte(value), peer)
+	if !hmac.Equal(want[:], value) {
+		return false
+	}
+	age := k.age(now, want)
 	return age >= -time.Millisecond && age <= lifetime
+}
+
+// age is how long ago a value of this process was made.
+func (k *echoKey) age(now time.Time, value [echoLen]byte) time.Duration {
+	var b [8]byte
+	copy(b[8-echoTime:], value[:echoTime])
+	return now.Sub(k.start) - time.Duration(binary.BigEndian.Uint64(b[:]))*time.Millisecond
+}
+
+// offer returns an Echo value for the peer's next request: the one that the
+// request had, if that is still young, since several responses may hold the same
+// (RFC 9175 §2.3). It vouches for less time than a new one, never for more.
+func (r *Incoming) offer(now time.Time) [echoLen]byte {
+	k := &r.e.echo
+	if r.proof != ([echoLen]byte{}) && k.age(now, r.proof) <= r.e.cfg.EchoLifetime/4 {
+		return r.proof
+	}
+	return k.make(now, r.Peer.Name())
 }
 
 // proves reports whether the message holds an Echo that proves it fresh.
@@ -101,11 +136,14 @@ func (e *Endpoint) proves(now time.Time, peer string, m oscore.Message) bool {
 // mustProve reports whether the request must carry a fresh Echo, and whether
 // its answers offer one for the next.
 func (e *Endpoint) mustProve(r *Incoming) (must, offer bool) {
-	code := r.opened.Code
-	if e.cfg.Freshness == nil || r.Peer.Settings().NoEcho {
+	code, policy := r.opened.Code, e.cfg.Fresh
+	if e.cfg.Freshness != nil {
+		policy = e.cfg.Freshness(r.Peer.Name(), coap.Code(code), r.Path())
+	}
+	if policy == FreshWindow || r.proof == ([echoLen]byte{}) && r.Peer.Settings().NoEcho { // who sent one knows Echo
 		return false, false
 	}
-	switch e.cfg.Freshness(r.Peer.Name(), coap.Code(code), r.Path()) {
+	switch policy {
 	case FreshAlways:
 		return true, true
 	case FreshUnsafe:
@@ -122,8 +160,11 @@ func (e *Endpoint) mustProve(r *Incoming) (must, offer bool) {
 	return false, false
 }
 
-// proved notes that a request of the peer was fresh.
+// proved notes that a request of the peer was fresh, where a policy asks for it.
 func (e *Endpoint) proved(name string) {
+	if e.cfg.Freshness == nil && e.cfg.Fresh != FreshFirst {
+		return
+	}
 	s := e.state(name)
 	s.mu.Lock()
 	s.proven = true
@@ -182,7 +223,7 @@ func (e *Endpoint) askFresh(now time.Time, r *Incoming) Result {
 		return e.drop(r, ReasonChallenge, errNoRandom)
 	}
 	opts := coap.Options{{Number: coap.Echo, Value: echo}}
-	sealed, err := r.seal(oscore.Message{Code: byte(coap.Unauthorized), Body: coap.AppendBody(nil, opts, nil)})
+	sealed, err := r.seal(nil, oscore.Message{Code: byte(coap.Unauthorized), Body: coap.AppendBody(nil, opts, nil)})
 	if err != nil {
 		r.report(ReasonStorage, err)
 		return Result{Verdict: Drop, Verified: true, Peer: name, Reason: ReasonStorage, Err: err}

@@ -2,6 +2,8 @@ package endpoint
 
 import (
 	"bytes"
+	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/oscorelay/oscorelay/internal/coap"
@@ -11,18 +13,20 @@ import (
 // Incoming is a verified request: the one thing that can answer it. One
 // goroutine at a time may use it.
 type Incoming struct {
-	Peer   oscore.Peer
-	Source string
-	Token  []byte
+	Peer  oscore.Peer
+	Addr  netip.AddrPort // Inbound.Addr
+	Token []byte
+	// User is the caller's.
+	User any
 	// Message is the inner request, blocks assembled, Echo and Request-Tag
 	// taken out. A Respond that begins an observation drops it: an observation
 	// may live for years.
 	Message oscore.Message
 
 	e           *Endpoint
+	source      string
 	req         oscore.Request
 	opt         oscore.Option
-	room        [48]byte // for a plaintext as short as most requests'
 	opened      oscore.Message
 	taken       request // opened taken apart, by inner
 	marks       marks
@@ -30,7 +34,29 @@ type Incoming struct {
 	key         string // by downloadKey
 	options     string // likewise, without a FETCH's payload
 	offerEcho   bool
+	proof       [echoLen]byte // the Echo value that proved it fresh; zero: none did
 	observation *Observation
+
+	// For a plaintext, and what else is copied, as short as most requests'.
+	room [72]byte
+	held [32]byte
+}
+
+// deliver hands the request over, and keeps of the transport's bytes what its
+// answer needs.
+func (r *Incoming) deliver() Result {
+	held := r.held[:0]
+	hold := func(b []byte) []byte {
+		if b == nil {
+			return nil
+		}
+		at := len(held)
+		held = append(held, b...)
+		return held[at:len(held):len(held)]
+	}
+	r.Token = hold(r.Token)
+	r.opt.PartialIV, r.opt.KIDContext, r.opt.KID = hold(r.opt.PartialIV), hold(r.opt.KIDContext), hold(r.opt.KID)
+	return Result{Verdict: Deliver, Incoming: r, Verified: true, Peer: r.Peer.Name()}
 }
 
 // PartialIV returns the request's sequence number.
@@ -70,6 +96,13 @@ func (r *Incoming) Path() string {
 // [oscore.Request.Seal]. A response that was refused for its form leaves the
 // request unanswered, so that another may be tried.
 func (r *Incoming) Respond(now time.Time, m oscore.Message) (out oscore.Message, send bool, err error) {
+	return r.RespondInto(nil, now, m)
+}
+
+// RespondInto is [Incoming.Respond] without allocation where dst's spare
+// capacity suffices, which the protected message then stands in. It must not
+// overlap m.
+func (r *Incoming) RespondInto(dst []byte, now time.Time, m oscore.Message) (out oscore.Message, send bool, err error) {
 	k, code := scan(m.Body)
 	if code != 0 {
 		if err := coap.Check(m.Body); err != nil {
@@ -83,14 +116,24 @@ func (r *Incoming) Respond(now time.Time, m oscore.Message) (out oscore.Message,
 		return out, false, nil
 	}
 	if r.plain(k) {
-		out, err = r.seal(m)
+		out, err = r.seal(dst, m)
+		return out, err == nil, err
+	}
+	if r.e.cfg.Transparent && code == 0 && k.has&(hasEcho|hasTag) == 0 && r.e.echo.ok {
+		// It differs by the Echo that it offers alone, which plain ruled out. Both
+		// messages go into dst, one behind the other.
+		value := r.offer(now)
+		n := len(m.Body) + echoLen + 5
+		dst = slices.Grow(dst, 2*n+oscore.Overhead)
+		m.Body = insert(dst[len(dst):], m.Body, coap.Echo, value[:])
+		out, err = r.seal(m.Body[len(m.Body):], m)
 		return out, err == nil, err
 	}
 	resp, err := parse(m)
 	if err != nil {
 		return out, false, err
 	}
-	out, err = r.seal(r.finish(now, resp))
+	out, err = r.seal(dst, r.finish(now, resp))
 	return out, err == nil, err
 }
 
@@ -116,7 +159,7 @@ func (r *Incoming) respondObserve(now time.Time, m oscore.Message, k marks) (out
 		r.begin(o)
 		return out, false, nil
 	}
-	if out, err = r.seal(r.finish(now, resp)); err != nil {
+	if out, err = r.seal(nil, r.finish(now, resp)); err != nil {
 		if o != nil {
 			o.End()
 		}
@@ -136,6 +179,7 @@ func (r *Incoming) begin(o *Observation) {
 	r.Token = bytes.Clone(r.Token)
 	r.Message, r.opened, r.taken, r.opt, r.uriPath = oscore.Message{}, oscore.Message{}, request{}, oscore.Option{}, ""
 	r.marks.echo = nil
+	r.User = nil
 }
 
 // plain reports whether the response goes out as the application made it.
@@ -166,14 +210,14 @@ func (r *Incoming) finish(now time.Time, resp request) oscore.Message {
 // seal protects the first response under the request's nonce, unless the
 // endpoint numbers all of them. A context that was tainted since the request
 // came seals nothing.
-func (r *Incoming) seal(m oscore.Message) (oscore.Message, error) {
+func (r *Incoming) seal(dst []byte, m oscore.Message) (oscore.Message, error) {
 	if r.Peer.Tainted() {
 		return oscore.Message{}, ErrTainted
 	}
 	if r.e.cfg.ResponsePIV {
-		return r.Peer.SealResponse(nil, &r.req, m)
+		return r.Peer.SealResponse(dst, &r.req, m)
 	}
-	return r.req.Seal(nil, m)
+	return r.req.Seal(dst, m)
 }
 
 // suppressed reports whether the inner No-Response option rules the code out
@@ -198,7 +242,7 @@ func (r *Incoming) sendWith(m oscore.Message, reason Reason) Result {
 	if coap.Code(m.Code) != coap.Continue && reason != ReasonChallenge && r.suppressed(m.Code) {
 		return Result{Verdict: Drop, Verified: true, Peer: name, Reason: reason}
 	}
-	sealed, err := r.seal(m)
+	sealed, err := r.seal(nil, m)
 	if err != nil {
 		r.report(ReasonStorage, err)
 		return Result{Verdict: Drop, Verified: true, Peer: name, Reason: ReasonStorage, Err: err}
@@ -207,5 +251,5 @@ func (r *Incoming) sendWith(m oscore.Message, reason Reason) Result {
 }
 
 func (r *Incoming) report(reason Reason, err error) {
-	r.e.event(Event{Reason: reason, Peer: r.Peer.Name(), Source: r.Source, KID: r.opt.KID, KIDCtx: r.opt.KIDContext, PIV: r.opt.Sequence(), Err: err})
+	r.e.event(Event{Reason: reason, Peer: r.Peer.Name(), Source: sourceText(r.source, r.Addr), KID: r.opt.KID, KIDCtx: r.opt.KIDContext, PIV: r.opt.Sequence(), Err: err})
 }

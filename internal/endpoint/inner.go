@@ -99,3 +99,36 @@ func (k *marks) scanBlock(b *coap.Block, bit uint8, value []byte) coap.Code {
 	}
 	return 0
 }
+
+// strip takes the options of that number out of a body that scan has walked. It
+// writes over the body, and never ahead of what it reads: the header that joins
+// two deltas is not longer than the two were.
+func strip(body []byte, number uint16) []byte {
+	out, previous := body[:0], uint16(0)
+	w := coap.Walk(body)
+	for w.Next() {
+		if w.Number != number {
+			out = coap.AppendOption(out, previous, w.Number, w.Value)
+			previous = w.Number
+		}
+	}
+	return append(out, w.Rest()...)
+}
+
+// insert appends to dst a body that scan has walked, with one option more.
+func insert(dst, body []byte, number uint16, value []byte) []byte {
+	previous, done := uint16(0), false
+	w := coap.Walk(body)
+	for w.Next() {
+		if !done && w.Number > number {
+			dst = coap.AppendOption(dst, previous, number, value)
+			previous, done = number, true
+		}
+		dst = coap.AppendOption(dst, previous, w.Number, w.Value)
+		previous = w.Number
+	}
+	if !done {
+		dst = coap.AppendOption(dst, previous, number, value)
+	}
+	return append(dst, w.Rest()...)
+}

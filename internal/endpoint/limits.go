@@ -17,8 +17,12 @@ type plainLimiter struct {
 	total   bucket
 }
 
-func (l *plainLimiter) take(now time.Time, source string, perSource, total int) bool {
+func (l *plainLimiter) take(now time.Time, in *Inbound, perSource, total int) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.sources.Of(source).Take(now, 1, float64(perSource)) && l.total.Take(now, 1, float64(total))
+	source := rate.Of(&l.sources, in.Addr)
+	if in.Source != "" {
+		source = rate.Of(&l.sources, in.Source)
+	}
+	return source.Take(now, 1, float64(perSource)) && l.total.Take(now, 1, float64(total))
 }

@@ -127,7 +127,7 @@ func (e *Endpoint) receiveRederive(now time.Time, in Inbound, opt oscore.Option,
 		return e.refuse(now, in, opt, "", oscore.ErrNoContext)
 	}
 	err = oscore.ErrNoContext
-	r := &Incoming{e: e, Source: in.Source, Token: in.Token, opt: opt}
+	r := e.incoming(&in, opt)
 	for i, peer := range peers {
 		if peer.Settings().Rederive&oscore.RoleServer == 0 {
 			continue

@@ -2,6 +2,7 @@ package endpoint
 
 import (
 	"errors"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -10,13 +11,19 @@ import (
 )
 
 // Inbound is a request as the transport received it, outer blocks assembled.
-// Its bytes must stay as they are until the request is answered.
+// Its bytes are the caller's again when Receive returns.
 type Inbound struct {
-	Source   string // names the sender's address, for rate limits and events
+	Source string         // names the sender's address, for rate limits and events
+	Addr   netip.AddrPort // or, in place of Source, is it
+	// Into is room for the request, which must not have held another; nil: it is
+	// made.
+	Into     *Incoming
 	Token    []byte
 	Reliable bool // over a stream: signalling may be protected (RFC 8613 §4.3)
 	Message  oscore.Message
 }
+
+func (in *Inbound) source() string { return sourceText(in.Source, in.Addr) }
 
 // Verdict says what is to be done with a message.
 type Verdict int
@@ -84,10 +91,21 @@ func (e *Endpoint) Receive(now time.Time, in Inbound) Result {
 	return e.refuse(now, in, opt, "", oscore.ErrNoContext)
 }
 
+// incoming begins a request. What it takes over of the transport's bytes it
+// copies when it is delivered.
+func (e *Endpoint) incoming(in *Inbound, opt oscore.Option) *Incoming {
+	r := in.Into
+	if r == nil {
+		r = new(Incoming)
+	}
+	r.e, r.source, r.Addr, r.Token, r.opt = e, in.Source, in.Addr, in.Token, opt
+	return r
+}
+
 // receive tries the peers that a request may be from. Of several refusals a
 // replay counts: it alone says that the message was somebody's.
 func (e *Endpoint) receive(now time.Time, in Inbound, opt oscore.Option, peers []oscore.Peer) Result {
-	r := &Incoming{e: e, Source: in.Source, Token: in.Token, opt: opt}
+	r := e.incoming(&in, opt)
 	var worst error = oscore.ErrNoContext
 	name := ""
 	for _, peer := range peers {
@@ -107,7 +125,7 @@ func (e *Endpoint) receive(now time.Time, in Inbound, opt oscore.Option, peers [
 	if errors.Is(worst, oscore.ErrReplay) && e.observing(name, in.Token) {
 		// §4.1.3.5.1: a proxy that resends an old registration must not take
 		// the refusal for the observation's end.
-		e.event(Event{Reason: ReasonReplay, Peer: name, Source: in.Source, KID: opt.KID, KIDCtx: opt.KIDContext, PIV: opt.Sequence(), Err: worst})
+		e.event(Event{Reason: ReasonReplay, Peer: name, Source: in.source(), KID: opt.KID, KIDCtx: opt.KIDContext, PIV: opt.Sequence(), Err: worst})
 		return Result{Verdict: Drop, Reason: ReasonReplay, Peer: name, Err: worst}
 	}
 	return e.refuse(now, in, opt, name, worst)
@@ -123,7 +141,9 @@ func (e *Endpoint) verified(now time.Time, in Inbound, r *Incoming, m oscore.Mes
 	}
 	var code coap.Code
 	r.marks, code = scan(m.Body)
-	fresh = fresh || r.marks.echo != nil && e.echo.fresh(now, name, r.marks.echo, e.cfg.EchoLifetime)
+	if !fresh && r.marks.echo != nil && e.echo.fresh(now, name, r.marks.echo, e.cfg.EchoLifetime) {
+		fresh, r.proof = true, [echoLen]byte(r.marks.echo)
+	}
 	if errors.Is(err, oscore.ErrUnproven) {
 		settings := r.Peer.Settings()
 		switch {
@@ -154,17 +174,17 @@ func (e *Endpoint) verified(now time.Time, in Inbound, r *Incoming, m oscore.Mes
 		}
 		// No method, no path, no blocks: a signal's options are its own.
 		r.marks = marks{}
-		return Result{Verdict: Deliver, Incoming: r, Verified: true, Peer: name}
+		return r.deliver()
 	}
-	if e.cfg.Allow != nil && !e.cfg.Allow(name, coap.Code(m.Code), r.Path()) {
+	if e.cfg.Serve != nil && !e.cfg.Serve(name) || e.cfg.Allow != nil && !e.cfg.Allow(name, coap.Code(m.Code), r.Path()) {
 		r.report(ReasonForbidden, nil)
 		return r.reply(coap.Forbidden, ReasonForbidden)
 	}
-	return e.admit(now, in, r, fresh)
+	return e.admit(now, r, fresh)
 }
 
 // admit applies the freshness policy, then the block-wise layer.
-func (e *Endpoint) admit(now time.Time, in Inbound, r *Incoming, fresh bool) Result {
+func (e *Endpoint) admit(now time.Time, r *Incoming, fresh bool) Result {
 	k := &r.marks
 	must, offer := e.mustProve(r)
 	if k.has&hasBlock1 != 0 && k.block1.Num > 0 && k.block1.More {
@@ -172,7 +192,7 @@ func (e *Endpoint) admit(now time.Time, in Inbound, r *Incoming, fresh bool) Res
 		// the last, which applies it.
 		must = false
 	}
-	if e.cfg.Moved != nil && !r.Peer.Settings().NoEcho && e.cfg.Moved(r.Peer.Name(), in.Source) {
+	if e.cfg.Moved != nil && e.cfg.Moved(r) && !r.Peer.Settings().NoEcho {
 		must = true
 	}
 	if fresh {
@@ -187,7 +207,7 @@ func (e *Endpoint) admit(now time.Time, in Inbound, r *Incoming, fresh bool) Res
 	if k.has&hasObserve != 0 && k.observe == 1 {
 		e.cancel(r)
 	}
-	return Result{Verdict: Deliver, Incoming: r, Verified: true, Peer: r.Peer.Name()}
+	return r.deliver()
 }
 
 // transfer delivers a request that holds a block, or an option that the
@@ -219,20 +239,21 @@ func (e *Endpoint) transfer(now time.Time, r *Incoming) Result {
 	in := *r.inner() // which goes on holding all options, for keys
 	in.opts = in.opts.Without(coap.Block1, coap.Block2, coap.Echo, coap.RequestTag)
 	r.Message = in.message(in.payload)
-	return Result{Verdict: Deliver, Incoming: r, Verified: true, Peer: r.Peer.Name()}
+	return r.deliver()
 }
 
-// pass delivers a request with its blocks, for a Transparent endpoint.
+// pass delivers a request with its blocks, for a Transparent endpoint. Nothing
+// looks at its Echo any more, which is part of no key either.
 func (e *Endpoint) pass(r *Incoming) Result {
+	if r.marks.has&hasEcho != 0 {
+		r.marks.echo, r.taken = nil, request{}
+		r.opened.Body = strip(r.opened.Body, coap.Echo)
+		r.Message = r.opened
+	}
 	if r.marks.has&hasObserve != 0 && r.marks.observe == 1 {
 		e.cancel(r)
 	}
-	if r.marks.has&hasEcho != 0 {
-		in := *r.inner()
-		in.opts = in.opts.Without(coap.Echo)
-		r.Message = in.message(in.payload)
-	}
-	return Result{Verdict: Deliver, Incoming: r, Verified: true, Peer: r.Peer.Name()}
+	return r.deliver()
 }
 
 // refuse answers with one of §8.2's plain errors, or not at all.
@@ -241,23 +262,23 @@ func (e *Endpoint) refuse(now time.Time, in Inbound, opt oscore.Option, peer str
 		if !errors.Is(err, r.err) {
 			continue
 		}
-		e.event(Event{Reason: r.reason, Peer: peer, Source: in.Source, KID: opt.KID, KIDCtx: opt.KIDContext, PIV: opt.Sequence(), Err: err})
+		e.event(Event{Reason: r.reason, Peer: peer, Source: in.source(), KID: opt.KID, KIDCtx: opt.KIDContext, PIV: opt.Sequence(), Err: err})
 		res := Result{Verdict: Reply, Message: r.message(), Reason: r.reason, Peer: peer, Err: err}
-		if e.cfg.Silent || !e.plain.take(now, in.Source, e.cfg.ErrorRate, e.cfg.ErrorRateTotal) {
+		if e.cfg.Silent || !e.plain.take(now, &in, e.cfg.ErrorRate, e.cfg.ErrorRateTotal) {
 			res.Verdict, res.Message = Drop, oscore.Message{}
 		}
 		return res
 	}
-	e.event(Event{Reason: ReasonStorage, Peer: peer, Source: in.Source, Err: err})
+	e.event(Event{Reason: ReasonStorage, Peer: peer, Source: in.source(), Err: err})
 	return Result{Verdict: Drop, Reason: ReasonStorage, Peer: peer, Err: err}
 }
 
 // RefusePlain returns the answer to a request without an OSCORE option that the
 // caller does not serve: a plain 4.01. ok is false where Config.Silent or the
 // rate limits of plain answers rule it out.
-func (e *Endpoint) RefusePlain(now time.Time, source string) (answer oscore.Message, ok bool) {
-	e.event(Event{Reason: ReasonUnprotected, Source: source})
-	if e.cfg.Silent || !e.plain.take(now, source, e.cfg.ErrorRate, e.cfg.ErrorRateTotal) {
+func (e *Endpoint) RefusePlain(now time.Time, in Inbound) (answer oscore.Message, ok bool) {
+	e.event(Event{Reason: ReasonUnprotected, Source: in.source()})
+	if e.cfg.Silent || !e.plain.take(now, &in, e.cfg.ErrorRate, e.cfg.ErrorRateTotal) {
 		return oscore.Message{}, false
 	}
 	return oscore.Message{Code: byte(coap.Unauthorized)}, true

@@ -40,9 +40,9 @@ type Table struct {
 }
 
 // Of returns the bucket of a source.
-func (t *Table) Of(source string) *Bucket {
+func Of[K comparable](t *Table, source K) *Bucket {
 	if t.table == nil {
 		t.seed, t.table = maphash.MakeSeed(), make([]Bucket, buckets)
 	}
-	return &t.table[maphash.String(t.seed, source)%buckets]
+	return &t.table[maphash.Comparable(t.seed, source)%buckets]
 }

@@ -42,8 +42,8 @@ func TestTable(t *testing.T) {
 	seen := map[*Bucket]bool{}
 	for i := range 100 * buckets {
 		s := strconv.Itoa(i)
-		b := table.Of(s)
-		if b != table.Of(s) {
+		b := Of(&table, s)
+		if b != Of(&table, s) {
 			t.Fatal("two buckets for one source")
 		}
 		seen[b] = true

@@ -1,9 +1,11 @@
 package terminate
 
 import (
+	"net/netip"
 	"sync/atomic"
 	"time"
 
+	"github.com/oscorelay/oscorelay/internal/endpoint"
 	"github.com/oscorelay/oscorelay/keys/bolt"
 )
 
@@ -13,8 +15,8 @@ type device struct {
 	endpoint string
 	index    uint32
 
-	at       hop                    // where it was last heard of; not valid: never
-	sealedAt atomic.Pointer[string] // the same as text, for a device that speaks with OSCORE; nil: none
+	at       hop                            // where it was last heard of; not valid: never
+	sealedAt atomic.Pointer[netip.AddrPort] // the same of a device that speaks with OSCORE; nil: none
 	plain    bool
 	sealed   bool // was heard sealed
 	seen     time.Time
@@ -157,21 +159,22 @@ func (g *Gateway) Forget(context string) {
 
 // moved reports whether a device's request comes from elsewhere than its last.
 // It is asked of every request, so that it must not wait for the lock.
-func (g *Gateway) moved(name, source string) bool {
-	d, err := g.load(name)
+func (g *Gateway) moved(r *endpoint.Incoming) bool {
+	d, err := g.load(r.Peer.Name())
 	if err != nil {
 		return true
 	}
+	r.User = d
 	at := d.sealedAt.Load()
-	return at != nil && *at != source
+	return at != nil && *at != r.Addr
 }
 
 // publish makes known without the lock where a device is.
 func (d *device) publish() {
-	var at *string
+	var at *netip.AddrPort
 	if d.at.remote.IsValid() && !d.plain {
-		s := d.at.remote.String()
-		at = &s
+		remote := d.at.remote
+		at = &remote
 	}
 	d.sealedAt.Store(at)
 }

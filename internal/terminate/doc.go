@@ -15,6 +15,7 @@
 //
 //	config.go        what a gateway is made of
 //	gateway.go       the sockets, the lock, the clock
+//	wait.go          requests that wait for their answer
 //	device.go        what is known of a device, its return address
 //	uplink.go        requests of devices
 //	downlink.go      requests of the backend
@@ -43,5 +44,6 @@
 // it and once, as a new message, after it. A device's own observation of a
 // resource of the backend ends with the process. All state but keys, addresses
 // and the journal is in memory and bounded (Config). One lock guards the tables;
-// requests are opened and sealed without it.
+// requests are opened and sealed without it, a batch at a time: a request
+// that waits for storage holds up those that came with it.
 package terminate

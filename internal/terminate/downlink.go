@@ -1,8 +1,8 @@
 package terminate
 
 import (
-	"bytes"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/oscorelay/oscorelay/internal/coap"
@@ -26,7 +26,7 @@ type downlink struct {
 	m     oscore.Message // as the backend sent it
 
 	x   *endpoint.Exchange // nil for a device without OSCORE, and while it is dormant
-	own string             // token toward the device
+	own token              // token toward the device
 	out *frontOut
 	to  hop
 
@@ -36,6 +36,19 @@ type downlink struct {
 	relation relation
 	first    oscore.Message // notification, while the store is written
 	seq      uint32         // of the last notification to the backend
+
+	room [64]byte // for a token and a body as short as most requests'
+}
+
+// asking is a request of the backend on its way to be sealed.
+type asking struct {
+	d       *downlink
+	err     error           // there is no such device
+	sealed  bool            // of what follows
+	settled <-chan struct{} // wait for it first
+	x       *endpoint.Exchange
+	m       oscore.Message
+	failure error
 }
 
 // relation is where an observation of the backend stands.
@@ -77,39 +90,74 @@ func (g *Gateway) backendRequest(now time.Time, ev backEvent) *downlink {
 		return nil
 	}
 	m := &ev.Message
-	d := &downlink{
-		index: ev.Peer, in: in, token: bytes.Clone(in.Token()), mid: m.MessageID, con: in.Confirmable(),
-		m: oscore.Message{Code: byte(m.Code), Body: bytes.Clone(m.Body)},
-	}
+	d := &downlink{index: ev.Peer, in: in, mid: m.MessageID, con: in.Confirmable(), m: oscore.Message{Code: byte(m.Code)}}
+	own := append(append(d.room[:0], in.Token()...), m.Body...)
+	n := len(in.Token())
+	d.token, d.m.Body = own[:n:n], own[n:]
 	return d
 }
 
-// begin seals a request of the backend and sends it. It takes the lock.
-func (g *Gateway) begin(now time.Time, d *downlink, out *sending) {
-	dev, err := g.loadIndex(d.index)
-	ready, plain := false, false
-	var settled <-chan struct{}
-	g.locked(out, func() {
-		if err != nil {
-			g.c.noDevice.Add(1)
-			g.answerBackend(now, d, coap.NotFound, refusal(err.Error()))
-			return
-		}
-		d.dev = dev
-		if ready, plain = g.admit(now, d), dev.plain; ready && plain {
-			g.sendPlain(now, d)
-		}
-		settled = dev.settled
-	})
-	switch {
-	case !ready || plain:
-		return
-	case settled != nil:
-		g.later(settled, d)
-		return
+// begin seals requests of the backend and sends them. It takes the lock twice,
+// and seals without it.
+func (g *Gateway) begin(now time.Time, w *work) {
+	for i := range w.asked {
+		a := &w.asked[i]
+		a.d.dev, a.err = g.loadIndex(a.d.index)
 	}
-	x, sealed, err := g.e.Begin(now, dev.name, d.m, endpoint.RequestOptions{})
-	g.locked(out, func() { g.begun(now, d, x, sealed, err) })
+	seal := false
+	g.locked(&w.out, func() {
+		for i := range w.asked {
+			a := &w.asked[i]
+			d := a.d
+			if a.err != nil {
+				g.c.noDevice.Add(1)
+				g.answerBackend(now, d, coap.NotFound, refusal(a.err.Error()))
+				continue
+			}
+			if !g.admit(now, d) {
+				continue
+			}
+			if d.dev.plain {
+				g.sendPlain(now, d)
+				continue
+			}
+			a.sealed, a.settled = true, d.dev.settled
+			seal = true
+		}
+	})
+	if seal {
+		g.seal(now, w)
+	}
+	release(w.sealed)
+	clear(w.asked)
+}
+
+// seal is the part of begin for devices with OSCORE.
+func (g *Gateway) seal(now time.Time, w *work) {
+	w.sealed = w.sealed[:0]
+	for i := range w.asked {
+		a := &w.asked[i]
+		switch {
+		case !a.sealed:
+		case a.settled != nil:
+			a.sealed = false
+			g.later(a.settled, a.d)
+		default:
+			w.sealed = slices.Grow(w.sealed, len(a.d.m.Body)+2*oscore.Overhead)
+			dst := w.sealed[len(w.sealed):]
+			a.x, a.m, a.failure = g.e.Begin(now, a.d.dev.name, a.d.m, endpoint.RequestOptions{Dst: dst})
+			if n := len(a.m.Body); n <= cap(dst) {
+				w.sealed = w.sealed[:len(w.sealed)+n]
+			}
+		}
+	}
+	g.locked(&w.out, func() {
+		for i := range w.asked {
+			if a := &w.asked[i]; a.sealed {
+				g.begun(now, a.d, a.x, a.m, a.failure)
+			}
+		}
+	})
 }
 
 // admit reports whether a request of the backend is to be sealed and sent.
@@ -208,10 +256,10 @@ func (g *Gateway) notSealed(now time.Time, d *downlink, err error) {
 // journal holds it.
 func (g *Gateway) send(now time.Time, d *downlink, m oscore.Message) {
 	g.drop(now, d)
-	d.own = string(g.newToken())
+	d.own = g.newToken()
 	g.downlinks[d.own] = d
 	d.to = d.dev.at
-	dg := coap.Datagram{Type: coap.NonConfirmable, Code: coap.Code(m.Code), Token: []byte(d.own), Body: m.Body}
+	dg := coap.Datagram{Type: coap.NonConfirmable, Code: coap.Code(m.Code), Token: d.own[:], Body: m.Body}
 	if d.con {
 		dg.Type = coap.Confirmable
 	}
@@ -243,13 +291,13 @@ func (g *Gateway) drop(now time.Time, d *downlink) {
 	if g.downlinks[d.own] == d {
 		delete(g.downlinks, d.own)
 	}
-	d.own = ""
+	d.own = token{}
 }
 
 // deviceResponse handles a response of a device.
 func (g *Gateway) deviceResponse(now time.Time, ev frontEvent) {
 	m := &ev.Message
-	d := g.downlinks[string(m.Token)]
+	d := g.downlinks[tokenOf(m.Token)]
 	piggybacked := m.Type == coap.Acknowledgement
 	if d == nil || d.to.remote != ev.Peer.remote || piggybacked && ev.Sent != d.out {
 		g.c.unmatched.Add(1)
@@ -263,13 +311,14 @@ func (g *Gateway) deviceResponse(now time.Time, ev frontEvent) {
 		g.plainResponse(now, d, ev)
 		return
 	}
-	step := d.x.Receive(now, oscore.Message{Code: byte(m.Code), Body: m.Body})
+	step := d.x.ReceiveInto(g.opening, now, oscore.Message{Code: byte(m.Code), Body: m.Body})
+	defer release(g.opening[:min(len(m.Body), cap(g.opening))])
 	if step.Kind == endpoint.Wait {
 		// Nothing vouches for it: the genuine one may still come.
 		g.doubted(now, d, step.Err)
 		return
 	}
-	if err := g.down.AcceptResponse(now, ev); err != nil {
+	if !g.acceptDevice(now, d, ev) {
 		return
 	}
 	d.dev.seen = now
@@ -282,7 +331,7 @@ func (g *Gateway) deviceResponse(now time.Time, ev frontEvent) {
 	case endpoint.Send:
 		g.c.echoAnswered.Add(1)
 		if step.SameToken {
-			dg := coap.Datagram{Type: coap.Confirmable, Code: coap.Code(step.Message.Code), Token: []byte(d.own), Body: step.Message.Body}
+			dg := coap.Datagram{Type: coap.Confirmable, Code: coap.Code(step.Message.Code), Token: d.own[:], Body: step.Message.Body}
 			out, err := g.down.Send(now, d.to, dg, d)
 			g.sent(now, d, out, err)
 			return
@@ -306,6 +355,18 @@ func (g *Gateway) deviceResponse(now time.Time, ev frontEvent) {
 		}
 		g.notSealed(now, d, step.Err)
 	}
+}
+
+// acceptDevice accepts a device's response to a request, which a piggybacked one
+// ends.
+func (g *Gateway) acceptDevice(now time.Time, d *downlink, ev frontEvent) bool {
+	if g.down.AcceptResponse(now, ev) != nil {
+		return false
+	}
+	if ev.Message.Type == coap.Acknowledgement {
+		d.out = nil
+	}
+	return true
 }
 
 // response passes the answer on, which ends the exchange.

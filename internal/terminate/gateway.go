@@ -14,7 +14,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/oscorelay/oscorelay/internal/coap"
 	"github.com/oscorelay/oscorelay/internal/coap/message"
 	"github.com/oscorelay/oscorelay/internal/endpoint"
 	"github.com/oscorelay/oscorelay/internal/udp"
@@ -62,12 +61,18 @@ type Gateway struct {
 	byIndex   map[uint32]*device
 	plain     map[netip.AddrPort]*device // that speak without OSCORE, by their address
 	uplinks   map[backToken]*uplink
-	downlinks map[string]*downlink // by the token that the device has
+	downlinks map[token]*downlink // by the token that the device has
 	journal   map[journalKey]*entry
-	waiting   list.List // exchange, in the order of their deadlines
-	dormant   list.List // *downlink: observations to be taken up, see revive
-	pool      []byte    // random bytes
-	swept     time.Time // the journal
+	waiting   waits
+	dormant   list.List  // *downlink: observations to be taken up, see revive
+	drawn     [4096]byte // random bytes
+	pool      []byte     // of them those to come
+	swept     time.Time  // the journal
+
+	// Room for what is sealed and what is opened under the lock; both layers copy
+	// what they are given.
+	sealing, opening []byte
+	spares           []*arrival
 
 	anew        atomic.Bool // rederived is not empty
 	rederivedMu sync.Mutex  // nothing else is asked for under it
@@ -77,7 +82,7 @@ type Gateway struct {
 // backToken is a token toward the backend, of a device.
 type backToken struct {
 	index uint32
-	token string
+	token token
 }
 
 // Listen returns a gateway that has its sockets, and has read what an earlier
@@ -90,7 +95,8 @@ func Listen(cfg Config) (*Gateway, error) {
 	}
 	g := &Gateway{
 		cfg: cfg, devices: map[string]*device{}, byIndex: map[uint32]*device{}, plain: map[netip.AddrPort]*device{},
-		uplinks: map[backToken]*uplink{}, downlinks: map[string]*downlink{}, journal: map[journalKey]*entry{},
+		uplinks: map[backToken]*uplink{}, downlinks: map[token]*downlink{}, journal: map[journalKey]*entry{},
+		sealing: make([]byte, 0, room), opening: make([]byte, 0, room),
 	}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	g.db = newBehind(cfg.Store, cfg.Logger)
@@ -98,19 +104,19 @@ func Listen(cfg Config) (*Gateway, error) {
 		return nil, fmt.Errorf("terminate: the store: %w", err)
 	}
 	g.down = message.New[hop](message.Config{
-		AckTimeout: cfg.AckTimeout, NStart: cfg.DeviceNStart, ReuseIDs: true, FirstID: g.firstID,
+		AckTimeout: cfg.AckTimeout, NStart: cfg.DeviceNStart, Reuse: true, ReuseIDs: true, FirstID: g.firstID,
 		MaxPeers: cfg.MaxDevices, MaxBytes: cfg.MaxBytes,
 	})
 	g.up = message.New[uint32](message.Config{
-		NStart: cfg.DeviceExchanges, ReuseIDs: true, FirstID: g.firstID, MaxPeers: cfg.MaxDevices, MaxBytes: cfg.MaxBytes,
+		NStart: cfg.DeviceExchanges, Reuse: true, ReuseIDs: true, FirstID: g.firstID, MaxPeers: cfg.MaxDevices, MaxBytes: cfg.MaxBytes,
 		// A request is acknowledged by its answer, or once its device has
 		// acknowledged it: until then the backend repeats it, over a restart too.
 		AckDelay: cfg.Timeout,
 	})
 	g.e = endpoint.New(endpoint.Config{
 		Keyring:         cfg.Keyring,
-		Allow:           func(peer string, _ coap.Code, _ string) bool { return cfg.Accepts(peer) },
-		Freshness:       func(string, coap.Code, string) endpoint.Freshness { return cfg.Freshness },
+		Serve:           cfg.Accepts,
+		Fresh:           cfg.Freshness,
 		Moved:           g.moved,
 		Transparent:     true,
 		MaxObservations: cfg.MaxObservations,
@@ -165,7 +171,7 @@ func (g *Gateway) drain() {
 	for {
 		g.mu.Lock()
 		g.draining = true
-		left := g.waiting.Len()
+		left := g.waiting.n
 		g.mu.Unlock()
 		if left == 0 || time.Now().After(end) {
 			return
@@ -183,7 +189,9 @@ type work struct {
 	data   []byte // of in
 	out    sending
 	opened []opened
-	asked  []*downlink
+	spares []*arrival // that nothing came into
+	asked  []asking
+	sealed []byte // of asked
 	index  uint32 // of the device that the socket is of
 	fixed  bool   // it is of one
 }
@@ -213,8 +221,16 @@ func (g *Gateway) read(s *udp.Socket, turn *sync.Mutex, w *work, handle func(now
 			continue // an earlier datagram found no receiver
 		}
 		handle(time.Now(), w, n)
+		release(w.data)
 	}
 }
+
+// room is for what a message is sealed or opened into; a larger one is allocated.
+const room = 4096
+
+// release empties a buffer whose content is over: it goes on to hold what is
+// another device's, so that whoever still looked at it would see nothing.
+var release = func(b []byte) { clear(b) }
 
 // sending are datagrams on their way out: collected under the lock, sent
 // without it.
@@ -243,6 +259,9 @@ func (g *Gateway) transmit(s *sending) {
 	}
 	if len(s.back) > 0 {
 		g.c.unsent.Add(uint64(g.back.write(s.back, s.as)))
+	}
+	for _, b := range s.buffers {
+		release(b)
 	}
 }
 
@@ -278,12 +297,13 @@ func (g *Gateway) fromFront(now time.Time, w *work, n int) {
 				g.c.none(ev.Err)
 			}
 		}
+		g.spare(w, len(w.opened))
 	})
 	if len(w.opened) == 0 {
 		return
 	}
 	for i := range w.opened {
-		g.open(now, &w.opened[i])
+		g.open(now, w, &w.opened[i])
 	}
 	g.locked(&w.out, func() {
 		for i := range w.opened {
@@ -311,7 +331,7 @@ func (g *Gateway) fromBack(now time.Time, w *work, n int) {
 			switch ev.Kind {
 			case message.Request:
 				if d := g.backendRequest(now, ev); d != nil {
-					w.asked = append(w.asked, d)
+					w.asked = append(w.asked, asking{d: d})
 				}
 			case message.Response:
 				g.backendResponse(now, ev)
@@ -322,10 +342,9 @@ func (g *Gateway) fromBack(now time.Time, w *work, n int) {
 			}
 		}
 	})
-	for _, d := range w.asked {
-		g.begin(now, d, &w.out)
+	if len(w.asked) > 0 {
+		g.begin(now, w)
 	}
-	clear(w.asked)
 }
 
 // tick does what time has made due.
@@ -362,59 +381,26 @@ func (g *Gateway) tick() {
 	}
 }
 
-// exchange is a request that waits for its answer.
-type exchange interface {
-	ended(g *Gateway, now time.Time) // its time is over
-	deadline() *wait
-}
+// token is one that this side drew; zero: none.
+type token [8]byte
 
-// wait is an exchange's place among those that wait.
-type wait struct {
-	since, until time.Time
-	place        *list.Element
-}
-
-// await enters an exchange; ok is false when there are too many.
-func (g *Gateway) await(now time.Time, x exchange) (ok bool) {
-	if g.waiting.Len() >= g.cfg.MaxExchanges {
-		return false
+// tokenOf returns a token as one of this side's, zero if it cannot be.
+func tokenOf(b []byte) (t token) {
+	if len(b) == len(t) {
+		copy(t[:], b)
 	}
-	w := x.deadline()
-	g.settle(x)
-	w.since, w.until = now, now.Add(g.cfg.Timeout)
-	w.place = g.waiting.PushBack(x)
-	return true
-}
-
-// settle takes it out.
-func (g *Gateway) settle(x exchange) {
-	if w := x.deadline(); w.place != nil {
-		g.waiting.Remove(w.place)
-		w.place = nil
-	}
-}
-
-// expire ends exchanges whose time is over.
-func (g *Gateway) expire(now time.Time) {
-	for e := g.waiting.Front(); e != nil; e = g.waiting.Front() {
-		x := e.Value.(exchange)
-		if x.deadline().until.After(now) {
-			return
-		}
-		g.c.timeouts.Add(1)
-		g.settle(x)
-		x.ended(g, now)
-	}
+	return t
 }
 
 // newToken draws a token that nobody can guess (RFC 7252 §5.3.1).
-func (g *Gateway) newToken() []byte {
-	if len(g.pool) < 8 {
-		g.pool = make([]byte, 4096)
-		_, _ = rand.Read(g.pool) // never fails
+func (g *Gateway) newToken() (t token) {
+	for t == (token{}) {
+		if len(g.pool) == 0 {
+			g.pool = g.drawn[:]
+			_, _ = rand.Read(g.pool) // never fails
+		}
+		g.pool = g.pool[copy(t[:], g.pool):]
 	}
-	t := g.pool[:8:8]
-	g.pool = g.pool[8:]
 	return t
 }
 

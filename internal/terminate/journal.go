@@ -70,6 +70,10 @@ func (g *Gateway) sendJournalled(now time.Time, d *downlink, dg coap.Datagram) {
 	}
 	dg.MessageID = mid
 	r := record{Code: d.m.Code, Body: d.m.Body, Datagram: dg.Append(nil), Remote: d.to.remote.String()}
+	if dg, err = coap.ParseDatagram(r.Datagram); err != nil { // which stays, unlike what it was made of
+		g.sent(now, d, nil, err)
+		return
+	}
 	if d.to.local.IsValid() {
 		r.Local = d.to.local.String()
 	}
@@ -151,8 +155,11 @@ func parseAnswer(b []byte) (code coap.Code, body []byte, ok bool) {
 // repeated reports whether the backend's request is one that an earlier process
 // had, and deals with it.
 func (g *Gateway) repeated(now time.Time, d *downlink) bool {
+	if !unsafe(d.m.Code) {
+		return false
+	}
 	e := g.journal[d.key()]
-	if e == nil || !unsafe(d.m.Code) {
+	if e == nil {
 		return false
 	}
 	g.c.repeated.Add(1)
@@ -215,10 +222,13 @@ func (g *Gateway) resume(now time.Time, dev *device, j journalled) *downlink {
 	}
 	d := &downlink{
 		index: dev.index, dev: dev, token: j.exchange.Token, mid: j.exchange.MessageID, con: true,
-		m: oscore.Message{Code: r.Code, Body: r.Body}, own: string(dg.Token), journal: resumed,
+		m: oscore.Message{Code: r.Code, Body: r.Body}, own: tokenOf(dg.Token), journal: resumed,
 	}
 	if d.to.remote, err = netip.ParseAddrPort(r.Remote); err != nil {
 		return nil
+	}
+	if d.own == (token{}) {
+		return nil // none of this side's
 	}
 	d.to.local, _ = netip.ParseAddr(r.Local)
 	d.x, err = g.e.Resume(dev.name, d.m, oscore.Message{Code: byte(dg.Code), Body: dg.Body})

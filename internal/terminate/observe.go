@@ -1,6 +1,7 @@
 package terminate
 
 import (
+	"bytes"
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
@@ -23,6 +24,7 @@ type observation struct {
 func (g *Gateway) notification(now time.Time, d *downlink, typ coap.Type, m oscore.Message) {
 	g.settle(d)
 	if d.in != nil && d.relation == related {
+		m.Body = bytes.Clone(m.Body)
 		d.first = m // is about to be passed on
 		return
 	}
@@ -39,6 +41,7 @@ func (g *Gateway) notification(now time.Time, d *downlink, typ coap.Type, m osco
 	if !d.observes { // it answers a cancellation: the exchange knows better
 		return
 	}
+	m.Body = bytes.Clone(m.Body) // what it stands in is not its own
 	d.relation, d.first = related, m
 	d.dev.down--
 	g.c.latency(now.Sub(d.since))
@@ -128,7 +131,7 @@ func (g *Gateway) cancelObservation(now time.Time, d *downlink, in *backIn) {
 	d.in, d.relation = in, cancelling
 	g.forgetObservation(d)
 	g.down.Forget(now, d.out)
-	out, err := g.down.Send(now, d.to, coap.Datagram{Type: coap.Confirmable, Code: coap.Code(m.Code), Token: []byte(d.own), Body: m.Body}, d)
+	out, err := g.down.Send(now, d.to, coap.Datagram{Type: coap.Confirmable, Code: coap.Code(m.Code), Token: d.own[:], Body: m.Body}, d)
 	g.sent(now, d, out, err)
 }
 

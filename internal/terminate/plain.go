@@ -5,6 +5,7 @@ import (
 
 	"github.com/oscorelay/oscorelay/internal/coap"
 	"github.com/oscorelay/oscorelay/internal/coap/message"
+	"github.com/oscorelay/oscorelay/internal/endpoint"
 	"github.com/oscorelay/oscorelay/oscore"
 )
 
@@ -16,7 +17,7 @@ func (g *Gateway) loadPlain(o *opened) {
 	o.dev = g.plain[o.ev.Peer.remote]
 	g.mu.Unlock()
 	m := &o.ev.Message
-	if m.Code != coap.POST || coap.Path(m.Body) != registrationPath {
+	if m.Code != coap.POST || !pathIs(m.Body, registrationPath) {
 		return
 	}
 	o.dev = nil
@@ -42,7 +43,7 @@ func (g *Gateway) plainRequest(now time.Time, o *opened) {
 	}
 	if refused {
 		g.c.plainRefused.Add(1)
-		if answer, ok := g.e.RefusePlain(now, o.ev.Peer.remote.String()); ok {
+		if answer, ok := g.e.RefusePlain(now, endpoint.Inbound{Addr: o.ev.Peer.remote}); ok {
 			g.down.Refuse(o.ev, coap.Code(answer.Code), answer.Body)
 		}
 		return
@@ -65,10 +66,10 @@ func (g *Gateway) sendPlain(now time.Time, d *downlink) {
 		return
 	}
 	g.drop(now, d)
-	d.own = string(g.newToken())
+	d.own = g.newToken()
 	g.downlinks[d.own] = d
 	d.to = d.dev.at
-	dg := coap.Datagram{Type: coap.NonConfirmable, Code: coap.Code(d.m.Code), Token: []byte(d.own), Body: d.m.Body}
+	dg := coap.Datagram{Type: coap.NonConfirmable, Code: coap.Code(d.m.Code), Token: d.own[:], Body: d.m.Body}
 	if d.con {
 		dg.Type = coap.Confirmable
 	}
@@ -79,13 +80,13 @@ func (g *Gateway) sendPlain(now time.Time, d *downlink) {
 // plainResponse passes the response of such a device on.
 func (g *Gateway) plainResponse(now time.Time, d *downlink, ev message.Event[hop]) {
 	m := &ev.Message
-	if !d.dev.plain || g.down.AcceptResponse(now, ev) != nil {
+	if !d.dev.plain || !g.acceptDevice(now, d, ev) {
 		return
 	}
 	g.down.Forget(now, d.out)
 	d.out = nil
 	d.dev.seen = now
-	in := oscore.Message{Code: byte(m.Code), Body: append([]byte(nil), m.Body...)}
+	in := oscore.Message{Code: byte(m.Code), Body: m.Body}
 	if _, notifies := observeOf(m.Body); notifies && d.observes && m.Code.IsSuccess() {
 		g.notification(now, d, m.Type, in)
 		return

@@ -1,6 +1,7 @@
 package terminate
 
 import (
+	"bytes"
 	"strings"
 	"time"
 
@@ -26,23 +27,21 @@ const (
 	bootstrapPackPath = "/bspack"
 )
 
+var registrations, doubleSlash = []byte(registrationPath + "/"), []byte("//")
+
 // register binds a registration to the context that it came under, since the
 // backend cannot: an endpoint name or a location that is not the device's own is
 // refused with the code returned. A registration without a name gets the
 // context's.
 func (g *Gateway) register(u *uplink, m oscore.Message) (out oscore.Message, bad coap.Code) {
-	path := ""
-	if u.req != nil {
-		path = u.req.Path() // made before, for the endpoint's policies
-	} else {
-		path = coap.Path(m.Body)
-	}
-	if strings.Contains(path, "//") || isProxied(m.Body) {
+	var room [64]byte
+	path := coap.AppendPath(room[:0], m.Body)
+	if bytes.Contains(path, doubleSlash) || isProxied(m.Body) {
 		return m, coap.BadOption // another way to write a path that is bound, or past the backend
 	}
 	switch code := coap.Code(m.Code); {
-	case path == registrationPath && code == coap.POST, path == bootstrapPath, path == bootstrapPackPath:
-		if path == registrationPath {
+	case string(path) == registrationPath && code == coap.POST, string(path) == bootstrapPath, string(path) == bootstrapPackPath:
+		if string(path) == registrationPath {
 			u.what = registers
 		}
 		name, has := endpointName(m.Body)
@@ -58,11 +57,10 @@ func (g *Gateway) register(u *uplink, m oscore.Message) (out oscore.Message, bad
 			g.trouble(time.Now(), u.dev, "it registers as "+printable(name)+", its context stands for "+printable(u.dev.endpoint))
 			return m, coap.BadRequest
 		}
-	case strings.HasPrefix(path, registrationPath+"/"):
-		if path != u.dev.location {
+	case bytes.HasPrefix(path, registrations):
+		if string(path) != u.dev.location {
 			return m, coap.NotFound // the device registers anew
 		}
-		u.path = path
 		switch code {
 		case coap.POST:
 			u.what = updates
@@ -122,9 +120,18 @@ func endpointName(body []byte) (name string, has bool) {
 // isProxied reports whether a request asks to be forwarded (RFC 7252 §5.7.2):
 // inside OSCORE that is not the backend's to do.
 func isProxied(body []byte) bool {
-	_, uri := coap.Find(body, coap.ProxyURI)
-	_, scheme := coap.Find(body, coap.ProxyScheme)
-	return uri || scheme
+	for w := coap.Walk(body); w.Next() && w.Number <= coap.ProxyScheme; {
+		if w.Number == coap.ProxyURI || w.Number == coap.ProxyScheme {
+			return true
+		}
+	}
+	return false
+}
+
+// pathIs reports whether a body's path is that one.
+func pathIs(body []byte, path string) bool {
+	var room [64]byte
+	return string(coap.AppendPath(room[:0], body)) == path
 }
 
 // locationOf returns the path in a response's Location-Path.

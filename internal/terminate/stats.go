@@ -108,7 +108,7 @@ func (g *Gateway) Stats() Stats {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	s.Gauges = map[string]int{"devices": len(g.devices), "exchanges": g.waiting.Len(), "devices_plain": len(g.plain)}
+	s.Gauges = map[string]int{"devices": len(g.devices), "exchanges": g.waiting.n, "devices_plain": len(g.plain)}
 	for _, d := range g.devices {
 		s.Gauges["observations"] += d.observations + len(d.observing)
 		s.Gauges["observations_dormant"] += d.asleep

@@ -17,13 +17,13 @@ type uplink struct {
 	dev   *device
 	in    *frontIn           // waits for its answer; nil: none does
 	req   *endpoint.Incoming // nil for a device without OSCORE
-	token string             // toward the backend
+	token token              // toward the backend
 	out   *backOut
 	what  registration
-	path  string // of an Update or De-register
 
-	observes bool   // asked for
-	asks     string // the device's token, while it observes
+	whole    *arrival // that it is part of; nil: none, or something else may look at it later
+	observes bool     // asked for
+	asks     string   // the device's token, while it observes
 	relation *endpoint.Observation
 	plainly  bool // an observation of a device without OSCORE
 	to       hop
@@ -31,28 +31,68 @@ type uplink struct {
 
 func (u *uplink) deadline() *wait { return &u.wait }
 
+// arrival is a protected request, in one piece. One that was answered, and that
+// nothing refers to any more, is used again.
+type arrival struct {
+	uplink
+	request endpoint.Incoming
+}
+
+// maxSpares bounds those kept for use again.
+const maxSpares = 1024
+
+// spare takes as many as a worker has to open, as far as there are.
+func (g *Gateway) spare(w *work, n int) {
+	for len(w.spares) < n && len(g.spares) > 0 {
+		last := len(g.spares) - 1
+		w.spares = append(w.spares, g.spares[last])
+		g.spares[last] = nil
+		g.spares = g.spares[:last]
+	}
+}
+
+// recycle takes one back that was answered. It is out of all tables: its token is
+// forgotten, it does not wait, neither layer has a message that names it.
+func (g *Gateway) recycle(u *uplink) {
+	a := u.whole
+	if a == nil || len(g.spares) >= maxSpares {
+		return
+	}
+	*a = arrival{}
+	g.spares = append(g.spares, a)
+}
+
 // opened is a request of a device and what became of it.
 type opened struct {
 	ev  frontEvent
 	res endpoint.Result
+	in  *arrival
 	dev *device
 	err error
 }
 
 // open verifies a request. It does not hold the lock.
-func (g *Gateway) open(now time.Time, o *opened) {
+func (g *Gateway) open(now time.Time, w *work, o *opened) {
 	m := &o.ev.Message
-	// Its bytes are read until it is answered, and the buffer is not its own.
-	own := append(append(make([]byte, 0, len(m.Token)+len(m.Body)), m.Token...), m.Body...)
-	m.Token, m.Body = own[:len(m.Token):len(m.Token)], own[len(m.Token):]
+	if len(w.spares) == 0 {
+		w.spares = append(w.spares, new(arrival))
+	}
+	last := len(w.spares) - 1
+	o.in = w.spares[last]
 	o.res = g.e.Receive(now, endpoint.Inbound{
-		Source: o.ev.Peer.remote.String(), Token: m.Token, Message: oscore.Message{Code: byte(m.Code), Body: m.Body},
+		Addr: o.ev.Peer.remote, Into: &o.in.request, Token: m.Token, Message: oscore.Message{Code: byte(m.Code), Body: m.Body},
 	})
+	if o.res.Verdict != endpoint.NotProtected {
+		w.spares[last] = nil
+		w.spares = w.spares[:last]
+	}
 	switch {
 	case o.res.Verdict == endpoint.NotProtected && g.cfg.Plain != PlainRefuse:
 		g.loadPlain(o)
 	case o.res.Verdict == endpoint.Deliver:
-		o.dev, o.err = g.load(o.res.Peer)
+		if o.dev, _ = o.res.Incoming.User.(*device); o.dev == nil {
+			o.dev, o.err = g.load(o.res.Peer)
+		}
 	case o.res.Reason == endpoint.ReasonTainted:
 		// It is genuine, so its device is there for the operator to see: after
 		// the start that found the store's past unknown, no other is in memory.
@@ -89,7 +129,8 @@ func (g *Gateway) deviceRequest(now time.Time, o *opened) {
 			g.c.shed.Add(1)
 			return // the device asks again, under a new number
 		}
-		u := &uplink{dev: o.dev, in: in, req: res.Incoming, to: o.ev.Peer}
+		u := &o.in.uplink
+		u.dev, u.in, u.req, u.to, u.whole = o.dev, in, res.Incoming, o.ev.Peer, o.in
 		if o.err != nil {
 			g.cfg.Logger.Error("a device cannot be served", "route", g.cfg.Name, "context", res.Peer, "error", o.err)
 			g.answerDevice(now, u, coap.ServiceUnavailable, refusal(o.err.Error()))
@@ -114,22 +155,21 @@ func (g *Gateway) uplink(now time.Time, u *uplink, m oscore.Message) {
 		g.answerDevice(now, u, coap.ServiceUnavailable, nil)
 		return
 	}
-	token := string(g.newToken())
+	u.token = g.newToken()
 	if observe, has := observeOf(m.Body); has {
 		if old := d.observing[string(u.in.Token())]; old != nil {
 			// RFC 7641 §3.3.1, §3.6: the same token renews or ends it, and so must
 			// the token toward the backend.
-			token = old.token
+			u.token = old.token
 			g.endUplink(now, old)
 		}
 		u.observes = observe == 0
 	}
-	u.token = token
 	typ := coap.NonConfirmable
 	if u.in.Confirmable() {
 		typ = coap.Confirmable
 	}
-	out, err := g.up.Send(now, d.index, coap.Datagram{Type: typ, Code: coap.Code(m.Code), Token: []byte(token), Body: m.Body}, u)
+	out, err := g.up.Send(now, d.index, coap.Datagram{Type: typ, Code: coap.Code(m.Code), Token: u.token[:], Body: m.Body}, u)
 	if err != nil || !g.await(now, u) {
 		g.up.Forget(now, out)
 		g.c.shed.Add(1)
@@ -138,15 +178,15 @@ func (g *Gateway) uplink(now time.Time, u *uplink, m oscore.Message) {
 	}
 	u.out = out
 	d.up++
-	g.uplinks[backToken{d.index, token}] = u
+	g.uplinks[backToken{d.index, u.token}] = u
 	g.c.uplinks.Add(1)
 }
 
 // backendResponse passes a response on to the device that asked.
 func (g *Gateway) backendResponse(now time.Time, ev backEvent) {
-	u := g.uplinks[backToken{ev.Peer, string(ev.Message.Token)}]
+	u := g.uplinks[backToken{ev.Peer, tokenOf(ev.Message.Token)}]
 	piggybacked := ev.Message.Type == coap.Acknowledgement
-	if u == nil || piggybacked && ev.Sent != u.out {
+	if u == nil || u.token != tokenOf(ev.Message.Token) || piggybacked && ev.Sent != u.out {
 		g.c.unmatched.Add(1)
 		g.up.Reject(ev) // RFC 7641 §3.6: nobody observes that any more
 		return
@@ -154,7 +194,9 @@ func (g *Gateway) backendResponse(now time.Time, ev backEvent) {
 	if err := g.up.AcceptResponse(now, ev); err != nil {
 		return
 	}
-	g.up.Forget(now, u.out)
+	if !piggybacked { // else that has ended it
+		g.up.Forget(now, u.out)
+	}
 	u.out = nil
 	code, body := ev.Message.Code, ev.Message.Body
 	if u.in == nil {
@@ -168,7 +210,7 @@ func (g *Gateway) backendResponse(now time.Time, ev backEvent) {
 	// The device is told of its registration when it will be known after a
 	// crash too: an Update that is refused makes it register anew, and the
 	// backend drop its observations.
-	body = bytes.Clone(body)
+	body, u.whole = bytes.Clone(body), nil
 	g.db.after(func() {
 		var out sending
 		g.locked(&out, func() {
@@ -195,7 +237,7 @@ func (g *Gateway) answerDevice(now time.Time, u *uplink, code coap.Code, body []
 	send, out := true, oscore.Message{Code: byte(code), Body: body}
 	if u.req != nil {
 		var err error
-		if out, send, err = u.req.Respond(now, out); err != nil {
+		if out, send, err = u.req.RespondInto(g.sealing, now, out); err != nil {
 			g.c.storage.Add(1)
 			g.cfg.Logger.Error("a response cannot be sealed", "route", g.cfg.Name, "context", u.dev.name, "error", err)
 			g.down.Release(in)
@@ -206,7 +248,9 @@ func (g *Gateway) answerDevice(now time.Time, u *uplink, code coap.Code, body []
 	} else if _, has := observeOf(body); has && u.observes && code.IsSuccess() {
 		u.plainly = true
 	}
+	var tag any
 	if u.relation != nil || u.plainly {
+		tag = u
 		if u.dev.observing == nil {
 			u.dev.observing = map[string]*uplink{}
 		}
@@ -224,8 +268,14 @@ func (g *Gateway) answerDevice(now time.Time, u *uplink, code coap.Code, body []
 	if in.Confirmable() {
 		typ = coap.Confirmable
 	}
-	if _, err := g.down.Respond(now, in, typ, coap.Code(out.Code), out.Body, u); err != nil {
+	if _, err := g.down.Respond(now, in, typ, coap.Code(out.Code), out.Body, tag); err != nil {
 		g.c.shed.Add(1)
+	}
+	if u.req != nil { // what it was made of stands in front of it, if anything does
+		release(g.sealing[:min(2*len(out.Body), cap(g.sealing))])
+	}
+	if tag == nil {
+		g.recycle(u)
 	}
 }
 
@@ -288,7 +338,7 @@ func (g *Gateway) endUplink(now time.Time, u *uplink) {
 		u.relation.End()
 	}
 	key := backToken{u.dev.index, u.token}
-	if u.token != "" && g.uplinks[key] == u {
+	if u.token != (token{}) && g.uplinks[key] == u {
 		delete(g.uplinks, key)
 		if u.asks == "" {
 			u.dev.up--

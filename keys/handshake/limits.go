@@ -77,11 +77,11 @@ func (l *limits) begin(now time.Time, source string, request int, echo []byte) v
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
-	case known && l.proven.Of(host).Take(now, 1, l.rate) && l.provenSum.Take(now, 1, l.total):
+	case known && rate.Of(&l.proven, host).Take(now, 1, l.rate) && l.provenSum.Take(now, 1, l.total):
 		return pass
 	case known:
 		return wait
-	case !l.strangers.Of(host).Take(now, 1, l.rate):
+	case !rate.Of(&l.strangers, host).Take(now, 1, l.rate):
 		return prove // forged addresses may have spent what the true owner has
 	case l.strangerSum.Take(now, l.weight(request), l.total/2):
 		return pass

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/oscorelay/oscorelay/internal/coap"
+	"github.com/oscorelay/oscorelay/internal/endpoint"
 	"github.com/oscorelay/oscorelay/oscore"
 	"github.com/plgd-dev/go-coap/v3/message"
 	"github.com/plgd-dev/go-coap/v3/message/codes"
@@ -193,7 +194,7 @@ func (l *link) refusePlain(h mux.Handler, m *pool.Message) (drop bool) {
 	if h != nil && allow != nil && allow(m.Code(), pathOf(m.Options())) {
 		return false
 	}
-	answer, ok := l.e.ep.RefusePlain(time.Now(), l.source)
+	answer, ok := l.e.ep.RefusePlain(time.Now(), endpoint.Inbound{Source: l.source})
 	switch {
 	case !ok:
 	case l.datagram && m.Type() == message.Confirmable:

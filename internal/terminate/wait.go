@@ -1,0 +1,77 @@
+package terminate
+
+import "time"
+
+// exchange is a request that waits for its answer.
+type exchange interface {
+	ended(g *Gateway, now time.Time) // its time is over
+	deadline() *wait
+}
+
+// wait is an exchange's place among those that wait.
+type wait struct {
+	since, until time.Time
+	of           exchange // nil: it is in no list
+	prev, next   *wait
+}
+
+// waits are the exchanges that wait, in the order of their deadlines.
+type waits struct {
+	head, tail *wait
+	n          int
+}
+
+func (l *waits) push(w *wait, x exchange) {
+	w.of, w.prev, w.next = x, l.tail, nil
+	if l.tail == nil {
+		l.head = w
+	} else {
+		l.tail.next = w
+	}
+	l.tail = w
+	l.n++
+}
+
+// remove takes a place out, if it is in the list.
+func (l *waits) remove(w *wait) {
+	if w.of == nil {
+		return
+	}
+	if w.prev == nil {
+		l.head = w.next
+	} else {
+		w.prev.next = w.next
+	}
+	if w.next == nil {
+		l.tail = w.prev
+	} else {
+		w.next.prev = w.prev
+	}
+	l.n--
+	w.of, w.prev, w.next = nil, nil, nil
+}
+
+// await enters an exchange; ok is false when there are too many.
+func (g *Gateway) await(now time.Time, x exchange) (ok bool) {
+	if g.waiting.n >= g.cfg.MaxExchanges {
+		return false
+	}
+	w := x.deadline()
+	g.waiting.remove(w)
+	w.since, w.until = now, now.Add(g.cfg.Timeout)
+	g.waiting.push(w, x)
+	return true
+}
+
+// settle takes it out.
+func (g *Gateway) settle(x exchange) { g.waiting.remove(x.deadline()) }
+
+// expire ends exchanges whose time is over.
+func (g *Gateway) expire(now time.Time) {
+	for w := g.waiting.head; w != nil && !w.until.After(now); w = g.waiting.head {
+		x := w.of
+		g.c.timeouts.Add(1)
+		g.waiting.remove(w)
+		x.ended(g, now)
+	}
+}
