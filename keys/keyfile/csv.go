@@ -20,41 +20,51 @@ var csvColumns = []string{
 	"omit_kid_context", "rederive", "rederive_on_start", "no_echo", "max_unfragmented", "notes",
 }
 
-func parseCSV(name string, content []byte) ([]record, locator, error) {
-	r := csv.NewReader(bytes.NewReader(content))
+// csvReader reads a CSV file.
+type csvReader struct {
+	name    string
+	r       *csv.Reader
+	columns []string
+	at      int
+	rec     record
+}
+
+func newCSV(name string, from io.Reader) (*csvReader, error) {
+	r := csv.NewReader(from)
 	r.ReuseRecord = true
 	header, err := r.Read()
 	if err != nil {
-		return nil, nil, csvError(name, err)
+		return nil, csvError(name, err)
 	}
-	columns := append([]string(nil), header...)
-	for i, c := range columns {
-		columns[i] = strings.TrimSpace(c)
-		if err := (&record{}).set(columns[i], ""); err != nil {
-			return nil, nil, &Error{name, 1, err}
+	c := &csvReader{name: name, r: r, columns: append([]string(nil), header...)}
+	for i, column := range c.columns {
+		c.columns[i] = strings.TrimSpace(column)
+		if err := (&record{}).set(c.columns[i], ""); err != nil {
+			return nil, &Error{name, 1, err}
 		}
 	}
-	var records []record
-	var lines []int
-	for {
-		cells, err := r.Read()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return nil, nil, csvError(name, err)
-		}
-		line, _ := r.FieldPos(0)
-		var rec record
-		for i, cell := range cells {
-			if err := rec.set(columns[i], strings.Clone(strings.TrimSpace(cell))); err != nil {
-				return nil, nil, &Error{name, line, err}
-			}
-		}
-		records, lines = append(records, rec), append(lines, line)
-	}
-	return records, func(record int, _ string) int { return lines[record] }, nil
+	return c, nil
 }
+
+func (c *csvReader) next() (*record, error) {
+	cells, err := c.r.Read()
+	if err == io.EOF {
+		return nil, err
+	}
+	if err != nil {
+		return nil, csvError(c.name, err)
+	}
+	c.at, _ = c.r.FieldPos(0)
+	c.rec = record{}
+	for i, cell := range cells {
+		if err := c.rec.set(c.columns[i], strings.TrimSpace(cell)); err != nil {
+			return nil, &Error{c.name, c.at, err}
+		}
+	}
+	return &c.rec, nil
+}
+
+func (c *csvReader) line(string) int { return c.at }
 
 func csvError(name string, err error) error {
 	var bad *csv.ParseError
