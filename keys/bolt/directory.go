@@ -113,7 +113,7 @@ func (st *Store) Clash(ctx context.Context, e *keys.Entry) error {
 	if err != nil {
 		return err
 	}
-	return st.View(ctx, func(tx *Tx) error { return clashes(tx.tx, []indexed{x}) })
+	return st.View(ctx, func(tx *Tx) error { return clashes(tx.tx, []indexed{x}, nil) })
 }
 
 // Names implements [keys.Directory].
