@@ -24,7 +24,7 @@ var csvColumns = []string{
 type csvReader struct {
 	name    string
 	r       *csv.Reader
-	columns []string
+	columns []column
 	at      int
 	rec     record
 }
@@ -36,12 +36,13 @@ func newCSV(name string, from io.Reader) (*csvReader, error) {
 	if err != nil {
 		return nil, csvError(name, err)
 	}
-	c := &csvReader{name: name, r: r, columns: append([]string(nil), header...)}
-	for i, column := range c.columns {
-		c.columns[i] = strings.TrimSpace(column)
-		if err := (&record{}).set(c.columns[i], ""); err != nil {
-			return nil, &Error{name, 1, err}
+	c := &csvReader{name: name, r: r}
+	for _, name := range header {
+		column := newColumn(strings.TrimSpace(name))
+		if err := (&record{}).set(&column, ""); err != nil {
+			return nil, &Error{c.name, 1, err}
 		}
+		c.columns = append(c.columns, column)
 	}
 	return c, nil
 }
@@ -57,7 +58,7 @@ func (c *csvReader) next() (*record, error) {
 	c.at, _ = c.r.FieldPos(0)
 	c.rec = record{}
 	for i, cell := range cells {
-		if err := c.rec.set(c.columns[i], strings.TrimSpace(cell)); err != nil {
+		if err := c.rec.set(&c.columns[i], strings.TrimSpace(cell)); err != nil {
 			return nil, &Error{c.name, c.at, err}
 		}
 	}
@@ -77,14 +78,26 @@ func csvError(name string, err error) error {
 	return &Error{name, 0, err}
 }
 
-// set takes a cell into a record.
-func (r *record) set(column, cell string) error {
-	field, form := column, ""
+// column is one of a CSV file.
+type column struct {
+	name  string
+	field string
+	form  string // of bytes, "hex:" say; empty if each cell says it
+}
+
+func newColumn(name string) column {
+	c := column{name: name, field: name}
 	for _, f := range []string{"hex", "base64", "text"} {
-		if rest, ok := strings.CutSuffix(column, "_"+f); ok {
-			field, form = rest, f+":"
+		if rest, ok := strings.CutSuffix(name, "_"+f); ok {
+			c.field, c.form = rest, f+":"
 		}
 	}
+	return c
+}
+
+// set takes a cell into a record.
+func (r *record) set(c *column, cell string) error {
+	field, form := c.field, c.form
 	text := func(to **string) {
 		if cell != "" {
 			s := form + cell
@@ -118,7 +131,7 @@ func (r *record) set(column, cell string) error {
 		return nil
 	}
 	if form != "" {
-		field = column // the other fields hold no bytes
+		field = c.name // the other fields hold no bytes
 	}
 	number := func(to *int) {
 		if cell != "" {
@@ -152,10 +165,10 @@ func (r *record) set(column, cell string) error {
 	case "notes":
 		r.Notes = cell
 	default:
-		return fmt.Errorf("unknown column %q; the columns are %s", column, strings.Join(csvColumns, ", "))
+		return fmt.Errorf("unknown column %q; the columns are %s", c.name, strings.Join(csvColumns, ", "))
 	}
 	if err != nil {
-		return fmt.Errorf("%s: %q is no such value", column, cell)
+		return fmt.Errorf("%s: %q is no such value", c.name, cell)
 	}
 	return nil
 }
