@@ -537,10 +537,10 @@ func (r *Keyring) each(added []*Peer, fn func(*Peer) bool) error {
 	return nil
 }
 
-// leaveAll hands over what is parked, a part at a time, in the order of the windows.
-// The keyring is closed.
+// leaveAll hands over what is parked, a part at a time, in the order in which a store
+// has it: neighbours share its pages. The keyring is closed.
 func (r *Keyring) leaveAll(ctx context.Context) error {
-	const part = 50_000
+	const part = 100_000
 	r.mu.Lock()
 	for name, gate := range r.cold.gates {
 		// Somebody is bringing it in, and will find the keyring closed.
@@ -553,16 +553,30 @@ func (r *Keyring) leaveAll(ctx context.Context) error {
 		r.mu.Lock()
 	}
 	defer r.mu.Unlock()
-	var h handOver
-	for i, index := range r.cold.parking.byRecipient() {
-		v, large, _ := r.cold.parking.take(index)
-		v.handOver(&h, large)
-		if (i+1)%part == 0 {
-			if err := r.save(ctx, &h); err != nil {
-				return err
-			}
-			h = handOver{}
+	k := &r.cold.parking
+	windows := k.inOrder(func(v *parked) (*Identity, bool) { return &v.recipient, v.size != 0 })
+	for some := range slices.Chunk(windows, part) {
+		h := handOver{windows: make([]Window, 0, len(some))}
+		for _, index := range some {
+			v := k.at(index)
+			s, _ := v.window(k.large[index])
+			h.windows = append(h.windows, Window{v.recipient, s})
+		}
+		if err := r.save(ctx, &h); err != nil {
+			return err
 		}
 	}
-	return r.save(ctx, &h)
+	used := k.inOrder(func(v *parked) (*Identity, bool) { return &v.id, v.encrypted != v.noted })
+	for some := range slices.Chunk(used, part) {
+		h := handOver{used: make([]Used, 0, len(some))}
+		for _, index := range some {
+			v := k.at(index)
+			h.used = append(h.used, Used{v.id, uint64(v.encrypted)})
+		}
+		if err := r.save(ctx, &h); err != nil {
+			return err
+		}
+	}
+	*k = parking{}
+	return nil
 }

@@ -45,9 +45,10 @@ func (st *Store) Put(ctx context.Context, fresh bool, entries ...keys.Entry) err
 type exchange struct {
 	fresh   bool
 	entries []keys.Entry
-	sources []string // of each; nil: an entry keeps its own
-	removed []string // names
-	mark    []byte   // what Mark is to return; nil: what it was
+	sources []string        // of each; nil: an entry keeps its own
+	same    map[string]bool // names of those that are there, but for their source
+	removed []string        // names
+	mark    []byte          // what Mark is to return; nil: what it was
 }
 
 // put is Put under st.entriesMu, and more.
@@ -89,9 +90,11 @@ func (st *Store) put(ctx context.Context, c exchange, progress func(done, of int
 	} else if err != nil {
 		return err
 	}
-	names := make([]string, len(all))
+	names := make([]string, 0, len(all)+len(c.removed))
 	for i := range all {
-		names[i] = all[i].name
+		if !c.same[all[i].name] {
+			names = append(names, all[i].name)
+		}
 	}
 	resume, err := st.suspend(ctx, append(names, c.removed...))
 	if err != nil {

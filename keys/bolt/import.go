@@ -56,6 +56,7 @@ func (m *importing) run(entries iter.Seq2[Sourced, error]) error {
 	st := m.st
 	st.entriesMu.Lock()
 	defer st.entriesMu.Unlock()
+	defer st.trim(0)
 	m.seed, m.names, m.moves = maphash.MakeSeed(), map[uint64]struct{}{}, map[uint64]struct{}{}
 	defer m.close()
 	if err := m.begin(); err != nil {
@@ -111,7 +112,7 @@ func (m *importing) run(entries iter.Seq2[Sourced, error]) error {
 
 // putFew writes entries that one transaction takes.
 func (m *importing) putFew(some []Sourced) error {
-	c := exchange{fresh: m.o.Fresh, removed: m.removed, mark: m.noted}
+	c := exchange{fresh: m.o.Fresh, same: m.same, removed: m.removed, mark: m.noted}
 	for i := range some {
 		c.entries = append(c.entries, some[i].Entry)
 		if m.sync {
@@ -171,6 +172,7 @@ type importing struct {
 	before  []byte // and which
 	sources []string
 	ids     map[string]uint16 // of the sources that the store knows
+	same    map[string]bool   // names of the first part that change nothing but their source
 	had     uint64            // of those that come, how many had a source
 	added   int
 	changed []string

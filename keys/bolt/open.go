@@ -13,6 +13,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	bbolt "go.etcd.io/bbolt"
@@ -80,6 +81,7 @@ type Store struct {
 	chunk     int        // entries of an import that are in memory at a time
 	part      int        // keys that one of its transactions takes
 	ring      *keys.Keyring
+	looks     atomic.Uint32 // see trim
 
 	mu      sync.Mutex
 	h       head

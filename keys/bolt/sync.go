@@ -219,6 +219,12 @@ func (m *importing) compare(some []Sourced) (out []Sourced, err error) {
 			case m.st.ring != nil && m.st.ring.Hides(e.Name), m.o.Fresh && !isKnown(tx.tx, &h, keys.Identity(plain)):
 				m.replaced = append(m.replaced, e.Name)
 			case m.sync && (from == 0 || m.ids[e.Source] != from):
+				if m.index == nil {
+					if m.same == nil {
+						m.same = map[string]bool{}
+					}
+					m.same[e.Name] = true
+				}
 			case !m.whole && string(index.Get(append([]byte{'s'}, plain[:ids/2]...))) != e.Name:
 				// 's' is the last that an import writes of a context.
 			default:
