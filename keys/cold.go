@@ -23,7 +23,7 @@ type DirectoryOptions struct {
 }
 
 // DefaultHot is how many peers of a Directory may stay ready to use.
-const DefaultHot = 32768
+const DefaultHot = 16384
 
 // Peers beyond restHot rest when they were not used for ageing, or twice that: it
 // takes so long to look at all of them once.

@@ -174,6 +174,7 @@ func percentiles(b *testing.B, do func()) {
 func fleetProcess(base string) error {
 	say := func(value float64, unit string) { fmt.Println(value, unit) }
 	memory := func(when string) error {
+		time.Sleep(trimEvery + time.Second) // what is at rest, not in the middle
 		runtime.GC()
 		runtime.GC() // what the first found dead is given back
 		debug.FreeOSMemory()

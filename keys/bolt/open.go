@@ -81,7 +81,7 @@ type Store struct {
 	chunk     int        // entries of an import that are in memory at a time
 	part      int        // keys that one of its transactions takes
 	ring      *keys.Keyring
-	looks     atomic.Uint32 // see trim
+	trims     atomic.Bool // a trim is to come
 
 	mu      sync.Mutex
 	h       head

@@ -5,22 +5,26 @@ import (
 	"os"
 	"strconv"
 	"syscall"
+	"time"
 
 	bbolt "go.etcd.io/bbolt"
 )
 
-// mostMapped is how much of the file may count as the process's memory, in bytes,
-// and mappedLooks after how many look-ups that is looked at. A page fault maps up to
-// sixteen pages, of which a look-up in a large store wants one.
+// mostMapped is how much of the file may count as the process's memory for longer than
+// trimEvery, in bytes. A page fault maps up to sixteen pages, of which a look-up in a
+// large store wants one; to trim more often would make such look-ups twice as dear.
 const (
-	mostMapped  = 64 << 20
-	mappedLooks = 256
+	mostMapped = 64 << 20
+	trimEvery  = 10 * time.Second
 )
 
 // looked is called when a record was looked up.
 func (st *Store) looked() {
-	if st.looks.Add(1)%mappedLooks == 0 {
-		st.trim(mostMapped)
+	if !st.trims.Load() && !st.trims.Swap(true) {
+		time.AfterFunc(trimEvery, func() {
+			st.trims.Store(false)
+			st.trim(mostMapped)
+		})
 	}
 }
 
