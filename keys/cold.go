@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 	"weak"
 
 	"github.com/oscorelay/oscorelay/oscore"
@@ -12,16 +13,25 @@ import (
 
 // DirectoryOptions say how a keyring on a [Directory] behaves.
 type DirectoryOptions struct {
-	// Hot is how many peers stay ready to use, each with about 1.6 kB; zero means
-	// [DefaultHot]. More of them do while all are in the middle of something.
+	// Hot is how many peers may stay ready to use, each with about 1.6 kB; zero means
+	// [DefaultHot]. More of them do while all are in the middle of something. Beyond
+	// 8192 those stay that verified or sealed a message in the last minute or two.
 	Hot int
 	// OnError is called when [Keyring.Find] found nobody because the store failed
 	// or an entry cannot be used. It must not call the keyring.
 	OnError func(error)
 }
 
-// DefaultHot is how many peers of a Directory stay ready to use.
-const DefaultHot = 8192
+// DefaultHot is how many peers of a Directory may stay ready to use.
+const DefaultHot = 16384
+
+// Peers beyond restHot rest when they were not used for ageing, or twice that: it
+// takes so long to look at all of them once.
+const (
+	restHot = 8192
+	ageing  = time.Minute
+	ageStep = time.Second
+)
 
 // cold is what a keyring has for the peers that are in its Directory.
 //
@@ -55,6 +65,7 @@ type cold struct {
 	hand    int     // where in clock the next victim is looked for
 	parking parking
 	left    map[uint32]weak.Pointer[Peer] // evicted, and perhaps held by somebody yet
+	ages    *time.Timer                   // looks for peers at rest; nil while there are few
 	sweep   int                           // look for dead ones among left at that length
 	gates   map[string]chan struct{}      // entries being brought in or changed; closed at the end
 	hidden  map[string]struct{}           // entries that were removed from the keyring alone
@@ -200,7 +211,31 @@ func (r *Keyring) wake(p *Peer) error {
 	p.clock = len(r.cold.clock)
 	r.cold.clock = append(r.cold.clock, p)
 	r.evict(p)
+	if r.cold.ages == nil && len(r.cold.clock) > restHot {
+		r.cold.ages = time.AfterFunc(ageStep, r.age)
+	}
 	return nil
+}
+
+// age parks peers at rest: it looks at as many as makes a round in the time of ageing,
+// and comes again while there are more than restHot.
+func (r *Keyring) age() {
+	const most = 128 // at a time
+	r.mu.Lock()
+	left := len(r.cold.clock) * int(ageStep) / int(ageing)
+	for left > 0 && !r.closed && len(r.cold.clock) > restHot {
+		n := min(left, most, len(r.cold.clock)-restHot)
+		r.pass(nil, n, n)
+		left -= n
+		r.mu.Unlock()
+		r.mu.Lock()
+	}
+	defer r.mu.Unlock()
+	if r.closed || len(r.cold.clock) <= restHot {
+		r.cold.ages = nil
+		return
+	}
+	r.cold.ages.Reset(ageStep)
 }
 
 // evict parks peers until no more are hot than may be: those first that verified
@@ -208,8 +243,17 @@ func (r *Keyring) wake(p *Peer) error {
 // stays.
 func (r *Keyring) evict(p *Peer) {
 	const most = 128 // at a time: the next one that wakes looks on
+	if over := len(r.cold.clock) - r.cold.most; over > 0 {
+		r.pass(p, over, min(most, 2*len(r.cold.clock)))
+	}
+}
+
+// pass looks at some peers, from the clock's hand on, and parks some of those that
+// verified no message since it last passed. The caller holds r.mu and p.mu, and p
+// stays.
+func (r *Keyring) pass(p *Peer, parks, looks int) {
 	c := r.cold
-	for looked := 0; len(c.clock) > c.most && looked < min(most, 2*len(c.clock)); looked++ {
+	for ; parks > 0 && looks > 0; looks-- {
 		if c.hand >= len(c.clock) {
 			c.hand = 0
 		}
@@ -225,6 +269,7 @@ func (r *Keyring) evict(p *Peer) {
 			v.evicted = true
 			c.parking.put(v.place, state, large)
 			c.remember(v)
+			parks--
 		} else {
 			c.hand++
 		}
@@ -537,10 +582,10 @@ func (r *Keyring) each(added []*Peer, fn func(*Peer) bool) error {
 	return nil
 }
 
-// leaveAll hands over what is parked, a part at a time, in the order of the windows.
-// The keyring is closed.
+// leaveAll hands over what is parked, a part at a time, in the order in which a store
+// has it: neighbours share its pages. The keyring is closed.
 func (r *Keyring) leaveAll(ctx context.Context) error {
-	const part = 50_000
+	const part = 100_000
 	r.mu.Lock()
 	for name, gate := range r.cold.gates {
 		// Somebody is bringing it in, and will find the keyring closed.
@@ -553,16 +598,30 @@ func (r *Keyring) leaveAll(ctx context.Context) error {
 		r.mu.Lock()
 	}
 	defer r.mu.Unlock()
-	var h handOver
-	for i, index := range r.cold.parking.byRecipient() {
-		v, large, _ := r.cold.parking.take(index)
-		v.handOver(&h, large)
-		if (i+1)%part == 0 {
-			if err := r.save(ctx, &h); err != nil {
-				return err
-			}
-			h = handOver{}
+	k := &r.cold.parking
+	windows := k.inOrder(func(v *parked) (*Identity, bool) { return &v.recipient, v.size != 0 })
+	for some := range slices.Chunk(windows, part) {
+		h := handOver{windows: make([]Window, 0, len(some))}
+		for _, index := range some {
+			v := k.at(index)
+			s, _ := v.window(k.large[index])
+			h.windows = append(h.windows, Window{v.recipient, s})
+		}
+		if err := r.save(ctx, &h); err != nil {
+			return err
 		}
 	}
-	return r.save(ctx, &h)
+	used := k.inOrder(func(v *parked) (*Identity, bool) { return &v.id, v.encrypted != v.noted })
+	for some := range slices.Chunk(used, part) {
+		h := handOver{used: make([]Used, 0, len(some))}
+		for _, index := range some {
+			v := k.at(index)
+			h.used = append(h.used, Used{v.id, uint64(v.encrypted)})
+		}
+		if err := r.save(ctx, &h); err != nil {
+			return err
+		}
+	}
+	*k = parking{}
+	return nil
 }

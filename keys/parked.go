@@ -1,7 +1,8 @@
 package keys
 
 import (
-	"bytes"
+	"cmp"
+	"encoding/binary"
 	"math"
 	"slices"
 
@@ -113,22 +114,32 @@ func (k *parking) holds(index uint32) bool {
 	return at != nil && at.here
 }
 
-// byRecipient returns the indexes that are taken, in the order of the recipients'
-// identities, which is that of windows in a store.
-func (k *parking) byRecipient() []uint32 {
-	all := make([]uint32, 0, k.n)
+// inOrder returns the indexes that are taken and wanted, in the order of an identity.
+func (k *parking) inOrder(wanted func(*parked) (*Identity, bool)) []uint32 {
+	type place struct {
+		first uint64 // bytes of the identity: they are as random as they look
+		index uint32
+	}
+	all := make([]place, 0, k.n)
 	for i, c := range k.chunks {
 		if c == nil {
 			continue
 		}
 		for at := range c {
-			if c[at].here {
-				all = append(all, uint32(i*len(c)+at))
+			if !c[at].here {
+				continue
+			}
+			if id, ok := wanted(&c[at]); ok {
+				all = append(all, place{binary.BigEndian.Uint64(id[:]), uint32(i*len(c) + at)})
 			}
 		}
 	}
-	slices.SortFunc(all, func(a, b uint32) int { return bytes.Compare(k.at(a).recipient[:], k.at(b).recipient[:]) })
-	return all
+	slices.SortFunc(all, func(a, b place) int { return cmp.Compare(a.first, b.first) })
+	out := make([]uint32, len(all))
+	for i := range all {
+		out[i] = all[i].index
+	}
+	return out
 }
 
 // window returns the replay window; ok is false if it was not open.

@@ -121,7 +121,7 @@ func readOtherEnd(path string) (keys.Entry, error) {
 		a, err := readAiocoap(path, false, false)
 		return a.Entry, err
 	}
-	entries, err := readKeyFile(path)
+	entries, err := readKeyFile(stdio{}, path)
 	if err != nil {
 		return keys.Entry{}, err
 	}

@@ -5,14 +5,17 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"github.com/oscorelay/oscorelay/keys"
 	"github.com/oscorelay/oscorelay/keys/file"
 	"github.com/oscorelay/oscorelay/keys/keyfile"
 )
+
+// endOfFile is io.EOF, for functions in which io is something else.
+var endOfFile = io.EOF
 
 func keysImport(ctx context.Context, io stdio, args []string) (err error) {
 	f := newKeyFlags("import", "FILE|DIRECTORY...", io.out)
@@ -45,11 +48,9 @@ func keysImport(ctx context.Context, io stdio, args []string) (err error) {
 		if *goOn {
 			return usagef("--continue is for aiocoap directories: %s says nothing of numbers", name)
 		}
-		read, err := readKeyFile(name)
-		if err != nil {
+		if entries, err = appendKeyFile(io, entries, name); err != nil {
 			return err
 		}
-		entries = append(entries, read...)
 	}
 	if *name != "" {
 		if len(entries) != 1 {
@@ -89,16 +90,49 @@ func keysImport(ctx context.Context, io stdio, args []string) (err error) {
 }
 
 // readKeyFile reads a file in the format that its name or content says.
-func readKeyFile(name string) ([]keys.Entry, error) {
-	b, err := os.ReadFile(name)
+func readKeyFile(io stdio, name string) ([]keys.Entry, error) {
+	return appendKeyFile(io, nil, name)
+}
+
+// appendKeyFile adds a file's entries to others, and shows how far it is.
+func appendKeyFile(io stdio, entries []keys.Entry, name string) ([]keys.Entry, error) {
+	f, err := os.Open(name)
 	if err != nil {
 		return nil, err
 	}
-	format, err := keyfile.FormatOf(name, b)
+	defer func() { _ = f.Close() }() // it was only read
+	info, err := f.Stat()
 	if err != nil {
 		return nil, err
 	}
-	return keyfile.Parse(name, format, b)
+	shown := newProgress(io.err, false)
+	defer shown.done()
+	read := &shownReader{f: f, p: shown, size: int(info.Size())}
+	r, err := keyfile.NewReader(name, "", read, nil)
+	for err == nil {
+		var e keys.Entry
+		if e, err = r.Next(); err == nil {
+			entries = append(entries, e)
+		}
+	}
+	if err == endOfFile {
+		return entries, nil
+	}
+	return nil, err
+}
+
+// shownReader shows how much of a file is read.
+type shownReader struct {
+	f       *os.File
+	p       *progress
+	n, size int
+}
+
+func (s *shownReader) Read(b []byte) (int, error) {
+	n, err := s.f.Read(b)
+	s.n += n
+	s.p.update(s.n, s.size)
+	return n, err
 }
 
 func readAiocoap(dir string, fresh, goOn bool) (keyfile.Aiocoap, error) {
@@ -121,9 +155,13 @@ func readAiocoap(dir string, fresh, goOn bool) (keyfile.Aiocoap, error) {
 
 // checkReplace refuses to put other material under a name that is taken.
 func checkReplace(have, entries []keys.Entry, replace bool) error {
+	at := make(map[string]int, len(have))
+	for i := range have {
+		at[have[i].Name] = i
+	}
 	for _, e := range entries {
-		i := slices.IndexFunc(have, func(h keys.Entry) bool { return h.Name == e.Name })
-		if i < 0 || replace {
+		i, ok := at[e.Name]
+		if !ok || replace {
 			continue
 		}
 		s1, r1, err1 := keys.Identities(&have[i].Params)

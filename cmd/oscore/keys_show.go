@@ -142,7 +142,7 @@ func keysLint(_ context.Context, io stdio, args []string) error {
 	}
 	var entries []keys.Entry
 	for _, name := range files {
-		read, err := readKeyFile(name)
+		read, err := readKeyFile(io, name)
 		if err != nil {
 			return err
 		}

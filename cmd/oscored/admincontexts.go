@@ -47,9 +47,13 @@ func (a *admin) viewContext(ctx context.Context, name string, hot map[string]*ke
 		return v, false, err
 	}
 	e := &rec.Entry
+	source, err := a.reg.store.Source(ctx, name)
+	if err != nil {
+		return v, false, err
+	}
 	v = contextView{
 		Name: e.Name, SenderID: keyfile.FormatBytes(e.Params.SenderID), RecipientID: keyfile.FormatBytes(e.Params.RecipientID),
-		AEAD: e.Params.AEAD.String(), HKDF: e.Params.HKDF.String(), Source: cmpOr(a.reg.source(e.Name), "administration"), Notes: e.Notes, Routes: []string{},
+		AEAD: e.Params.AEAD.String(), HKDF: e.Params.HKDF.String(), Source: cmpOr(source, "administration"), Notes: e.Notes, Routes: []string{},
 		Derived: rec.Derived != nil, Encrypted: rec.Encrypted,
 	}
 	switch {

@@ -31,7 +31,7 @@ type storeConfig struct {
 
 type keysConfig struct {
 	Files []string `toml:"files" comment:"key files as 'oscore keys' writes them (TOML, JSON, CSV), seen from this end. Keys that the store does not know are tainted unless -fresh, or 'oscored ctl contexts add -fresh', said that they were never used"`
-	Hot   int      `toml:"hot" comment:"contexts that stay ready in memory, about 1.6 kB each; others are looked up in the store when a message asks for them"`
+	Hot   int      `toml:"hot" comment:"contexts that may stay ready in memory, about 1.6 kB each: those that spoke in the last minute or two. Others are looked up in the store when they speak, which costs about what a request does"`
 }
 
 type routeConfig struct {

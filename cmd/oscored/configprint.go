@@ -66,58 +66,92 @@ func check(ctx context.Context, w io.Writer, f *flags) error {
 	if err := checkConfig(f.config, c, l); err != nil {
 		return err
 	}
-	files, err := readKeyFiles(c.Keys.Files)
+	files, err := checkKeyFiles(c.Keys.Files)
 	if err != nil {
 		return err
 	}
-	if err := trial(ctx, files); err != nil {
+	found, err := surveyFiles(ctx, files, c)
+	if err != nil {
 		return err
 	}
 	fmt.Fprintf(w, "%s is in order: %d to terminate, %d to proxy, %d contexts in %d key files.\n",
-		f.config, len(c.Terminate), len(c.Proxy), len(files.entries), len(c.Keys.Files))
-	for _, s := range remarks(c, files) {
+		f.config, len(c.Terminate), len(c.Proxy), found.n, len(c.Keys.Files))
+	for _, s := range remarks(c, found) {
 		fmt.Fprintln(w, "remark:", s)
 	}
 	return nil
 }
 
-// trial returns an error if the key files' contexts stand in each other's way. Of
-// many it looks at what takes little memory: the rest is found by the import,
-// before it writes.
-func trial(ctx context.Context, files *keyFiles) error {
-	bad := func(name string, err error) error {
-		return fmt.Errorf("%w: keys.files: %s: context %q: %w", errConfig, files.source[name], name, err)
+// fileSurvey is what key files hold as a whole.
+type fileSurvey struct {
+	n       int
+	entries []keys.Entry      // the first lintMost
+	source  map[string]string // their files
+
+	nowhere  []string        // the first contexts that fit no route
+	homeless int             // and how many there are
+	fits     map[string]bool // patterns of routes that a context fits
+	named    map[string]bool // contexts that have an endpoint name and are there
+}
+
+// How many contexts are tried beside each other, and how many are looked at for what
+// is weak or mistaken: in memory. A store compares all that it takes in, on disk.
+const (
+	tryMost  = 10_000
+	lintMost = 100_000
+)
+
+// surveyFiles reads all key files, and returns an error if there is something wrong
+// with them or if the contexts stand in each other's way; of more than tryMost the
+// import finds that, before it writes. c is nil if no more is asked for.
+func surveyFiles(ctx context.Context, files *keyFiles, c *config) (*fileSurvey, error) {
+	v := &fileSurvey{source: map[string]string{}, fits: map[string]bool{}, named: map[string]bool{}}
+	for e, err := range files.all() {
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil {
+			return nil, err
+		}
+		if v.n++; v.n <= tryMost || c != nil && v.n <= lintMost {
+			v.entries, v.source[e.Name] = append(v.entries, e.Entry), e.Source
+		}
+		if c != nil {
+			v.place(c, e.Name)
+		}
 	}
-	if len(files.entries) <= manyEntries {
-		ring := keys.New(keys.NewMemory())
-		for _, e := range files.entries {
-			if _, err := ring.Add(ctx, e); err != nil {
-				return bad(e.Name, err)
+	ring := keys.New(keys.NewMemory())
+	for i := range v.entries[:min(len(v.entries), tryMost)] {
+		e := &v.entries[i]
+		if _, err := ring.Add(ctx, *e); err != nil {
+			return nil, fmt.Errorf("%w: keys.files: %s: context %q: %w", errConfig, v.source[e.Name], e.Name, err)
+		}
+	}
+	return v, nil
+}
+
+// place finds where a context belongs.
+func (v *fileSurvey) place(c *config, name string) {
+	somewhere := false
+	for i := range c.Terminate {
+		for _, p := range c.Terminate[i].Contexts {
+			if accepts([]string{p}, name) {
+				somewhere, v.fits[p] = true, true
 			}
 		}
-		return nil
-	}
-	type pair struct {
-		kid, idContext string
-		has            bool
-	}
-	pairs := make(map[pair]int32, len(files.entries))
-	for i := range files.entries {
-		e := &files.entries[i]
-		if err := e.Check(); err != nil {
-			return bad(e.Name, err)
+		if _, ok := c.Terminate[i].Endpoints[name]; ok {
+			v.named[name] = true
 		}
-		p := pair{string(e.Params.RecipientID), string(e.Params.IDContext), e.Params.IDContext != nil}
-		if other, taken := pairs[p]; taken && p.has {
-			return bad(e.Name, fmt.Errorf("%w: kid and kid context are those of %q", keys.ErrDuplicate, files.entries[other].Name))
-		}
-		pairs[p] = int32(i)
 	}
-	return nil
+	if !somewhere {
+		if v.homeless++; len(v.nowhere) < 9 {
+			v.nowhere = append(v.nowhere, name)
+		}
+	}
 }
 
 // remarks are what is no mistake, and yet perhaps not meant.
-func remarks(c *config, files *keyFiles) (out []string) {
+func remarks(c *config, files *fileSurvey) (out []string) {
 	if len(c.Terminate) > 0 {
 		name := filepath.Join(c.Store.Dir, "store.db")
 		if _, err := os.Stat(name); errors.Is(err, fs.ErrNotExist) {
@@ -126,35 +160,32 @@ func remarks(c *config, files *keyFiles) (out []string) {
 			out = append(out, err.Error())
 		}
 	}
-	names := make([]string, 0, len(files.source))
-	for name := range files.source {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	var nowhere []string
-	for _, name := range names {
-		if !slices.ContainsFunc(c.Terminate, func(r routeConfig) bool { return accepts(r.Contexts, name) }) {
-			nowhere = append(nowhere, name)
+	if files.homeless > 0 {
+		slices.Sort(files.nowhere)
+		some := strings.Join(files.nowhere[:min(len(files.nowhere), 8)], ", ")
+		if more := files.homeless - 8; more > 0 {
+			some += fmt.Sprintf(" and %d more", more)
 		}
-	}
-	if len(nowhere) > 0 {
-		out = append(out, fmt.Sprintf("%d contexts fit no route's contexts: %s", len(nowhere), few(nowhere)))
+		out = append(out, fmt.Sprintf("%d contexts fit no route's contexts: %s", files.homeless, some))
 	}
 	for i := range c.Terminate {
 		r := &c.Terminate[i]
 		for _, p := range r.Contexts {
-			if len(names) > 0 && !slices.ContainsFunc(names, func(n string) bool { return accepts([]string{p}, n) }) {
+			if files.n > 0 && !files.fits[p] {
 				out = append(out, fmt.Sprintf("route %q: no context of the key files fits %q", r.Name, p))
 			}
 		}
 		for context := range r.Endpoints {
-			if _, ok := files.source[context]; len(names) > 0 && !ok {
+			if files.n > 0 && !files.named[context] {
 				out = append(out, fmt.Sprintf("route %q: endpoints: the key files have no context %q", r.Name, context))
 			}
 		}
 		if r.Plain != "refuse" {
 			out = append(out, fmt.Sprintf("route %q takes requests without OSCORE (plain = %q): whoever reaches %s can send them", r.Name, r.Plain, r.Listen))
 		}
+	}
+	if more := files.n - len(files.entries); more > 0 {
+		out = append(out, fmt.Sprintf("%d contexts after the first %d were not looked at for weak and mistaken keys: oscore keys lint FILE does that", more, lintMost))
 	}
 	if findings := keyfile.Lint(files.entries); len(findings) > 0 {
 		for _, x := range findings[:min(len(findings), 10)] {

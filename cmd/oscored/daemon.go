@@ -75,12 +75,7 @@ func serve(ctx context.Context, f *flags, stdout, stderr io.Writer, signals <-ch
 		if err := checkConfig(f.config, c, l); err != nil {
 			return err
 		}
-		if f.init || f.fresh {
-			files, err = readKeyFiles(c.Keys.Files)
-		} else {
-			files, err = changedKeyFiles(c.Keys.Files, c.Store.Dir)
-		}
-		if err != nil {
+		if files, err = checkKeyFiles(c.Keys.Files); err != nil {
 			return err
 		}
 		d.cfg = c
@@ -148,9 +143,9 @@ func (d *daemon) open(ctx context.Context, f *flags, files *keyFiles) error {
 	if len(d.cfg.Terminate) == 0 {
 		return nil // a proxy has no keys
 	}
-	if f.init && len(files.entries) > 0 {
+	if f.init && len(files.names) > 0 {
 		// Better now than with a store that is there already.
-		if err := trial(ctx, files); err != nil {
+		if _, err := surveyFiles(ctx, files, nil); err != nil {
 			return err
 		}
 	}
@@ -218,9 +213,9 @@ func (d *daemon) tellProgress() func(done, of int) {
 }
 
 // tell logs what a look at the key files changed.
-func (d *daemon) tell(res syncResult) {
-	if n := len(res.Added) + len(res.Changed) + len(res.Removed); n > 0 {
-		d.log.Info("contexts of the key files", "added", len(res.Added), "changed", len(res.Changed), "removed", len(res.Removed))
+func (d *daemon) tell(res bolt.Synced) {
+	if n := res.Added + len(res.Changed) + len(res.Removed); n > 0 {
+		d.log.Info("contexts of the key files", "added", res.Added, "changed", len(res.Changed), "removed", len(res.Removed))
 	}
 }
 

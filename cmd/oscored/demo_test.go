@@ -48,13 +48,23 @@ func TestDemonstration(t *testing.T) {
 				if err != nil || info.Mode().Perm() != 0o600 {
 					t.Fatal(info, err)
 				}
-				files, err := readKeyFiles([]string{name})
-				if err != nil || len(files.entries) != 1 {
-					t.Fatal(files, err)
+				files, err := checkKeyFiles([]string{name})
+				if err != nil {
+					t.Fatal(err)
 				}
-				secrets[string(files.entries[0].Params.MasterSecret)] = true
+				var entries []keys.Entry
+				for e, err := range files.all() {
+					if err != nil {
+						t.Fatal(err)
+					}
+					entries = append(entries, e.Entry)
+				}
+				if len(entries) != 1 {
+					t.Fatal(len(entries))
+				}
+				secrets[string(entries[0].Params.MasterSecret)] = true
 				ring = keys.New(keys.NewMemory())
-				if _, err := ring.AddNew(t.Context(), files.entries[0]); err != nil {
+				if _, err := ring.AddNew(t.Context(), entries[0]); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -53,7 +53,7 @@ func (p *process) said() string {
 
 // freePort returns a UDP and TCP port that was free a moment ago, below those that
 // the system gives away by itself: nobody comes by it while a daemon is down.
-func freePort(t *testing.T) int {
+func freePort(t testing.TB) int {
 	t.Helper()
 	for range 100 {
 		port := 10_000 + rand.IntN(20_000)

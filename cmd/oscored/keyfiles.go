@@ -2,183 +2,197 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
+	"iter"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/oscorelay/oscorelay/keys"
+	"github.com/oscorelay/oscorelay/keys/bolt"
 	"github.com/oscorelay/oscorelay/keys/keyfile"
 )
 
-// keyFiles are the entries of all key files.
+// keyFiles are the key files of a configuration. They are read a context at a time:
+// a file of a million takes no memory.
 type keyFiles struct {
-	names   []string
-	entries []keys.Entry
-	source  map[string]string // file by context
-	seen    seenFiles
-
-	// unchanged says that the files are as they were when the store took them in,
-	// so that they were not read; seen tells when that was.
-	unchanged bool
+	names []string
+	read  seenFiles // what was read, once all was
 }
 
-// readKeyFiles reads key files. Every error names its file, and its line where
-// there is one.
-func readKeyFiles(names []string) (*keyFiles, error) {
-	out := &keyFiles{names: names, source: map[string]string{}, seen: seenFiles{Salt: random(16), Files: map[string][]byte{}}}
-	for _, name := range names {
-		if err := keyFileMode(name); err != nil {
-			return nil, err
-		}
-		b, err := os.ReadFile(name)
-		if err != nil {
-			return nil, fmt.Errorf("%w: keys.files: %w", errConfig, err)
-		}
-		entries, err := parseKeyFile(name, b)
-		if err != nil {
-			return nil, fmt.Errorf("%w: keys.files: %w", errConfig, err)
-		}
-		for _, e := range entries {
-			if other, taken := out.source[e.Name]; taken {
-				return nil, fmt.Errorf("%w: keys.files: %s: context %q stands in %s already: give it another name, or remove one", errConfig, name, e.Name, other)
-			}
-			out.source[e.Name] = name
-		}
-		out.entries = append(out.entries, entries...)
-		out.seen.Files[name], _ = out.seen.mark(bytes.NewReader(b)) // reading memory does not fail
-		clear(b)
-	}
-	return out, nil
-}
-
-// changedKeyFiles is readKeyFiles, but that it reads none of them if all are as
-// they were when the store in a directory took them in.
-func changedKeyFiles(names []string, dir string) (*keyFiles, error) {
-	seen, err := readSeen(dir)
-	if err != nil || !seen.matches(names) {
-		return readKeyFiles(names)
-	}
-	for _, name := range names {
-		if err := keyFileMode(name); err != nil {
-			return nil, err
-		}
-	}
-	return &keyFiles{names: names, seen: seen, unchanged: true}, nil
-}
-
-// keyFileMode refuses a key file that everybody can read.
-func keyFileMode(name string) error {
-	info, err := os.Stat(name)
-	if err != nil {
-		return fmt.Errorf("%w: keys.files: %w", errConfig, err)
-	}
-	if info.Mode().Perm()&0o007 != 0 {
-		return fmt.Errorf("%w: keys.files: %s can be read by everybody (mode %04o): chmod o= %s", errConfig, name, info.Mode().Perm(), name)
-	}
-	return nil
-}
-
-func parseKeyFile(name string, b []byte) ([]keys.Entry, error) {
-	format, err := keyfile.FormatOf(name, b)
-	if err != nil {
-		return nil, err
-	}
-	return keyfile.Parse(name, format, b)
-}
-
-// seenFiles tells key files that a store has taken in whole from those that
-// changed since.
+// seenFiles tells key files that a store has taken in whole from those that changed
+// since. The store keeps it, sealed.
 type seenFiles struct {
-	Epoch uint64            `json:"epoch"` // of the store
-	Salt  []byte            `json:"salt"`
-	Files map[string][]byte `json:"files"` // HMAC-SHA-256 of the content
+	Salt  []byte              `json:"salt"`
+	Files map[string]seenFile `json:"files"`
 }
 
-func seenName(dir string) string { return filepath.Join(dir, "key-files.json") }
-
-func readSeen(dir string) (s seenFiles, err error) {
-	b, err := os.ReadFile(seenName(dir))
-	if err == nil {
-		err = json.Unmarshal(b, &s)
-	}
-	return s, err
+type seenFile struct {
+	Size   int64  `json:"size"`
+	Digest []byte `json:"digest"` // HMAC-SHA-256 of the content
 }
 
-func (s *seenFiles) mark(r io.Reader) ([]byte, error) {
-	h := hmac.New(sha256.New, s.Salt)
-	_, err := io.Copy(h, r)
-	return h.Sum(nil), err
-}
-
-// matches reports whether the files are those that were seen, as they were.
-func (s *seenFiles) matches(names []string) bool {
-	if len(names) != len(s.Files) {
-		return false
-	}
+// checkKeyFiles refuses key files that are not there or that everybody can read.
+func checkKeyFiles(names []string) (*keyFiles, error) {
 	for _, name := range names {
+		info, err := os.Stat(name)
+		if err != nil {
+			return nil, fmt.Errorf("%w: keys.files: %w", errConfig, err)
+		}
+		if info.Mode().Perm()&0o007 != 0 {
+			return nil, fmt.Errorf("%w: keys.files: %s can be read by everybody (mode %04o): chmod o= %s", errConfig, name, info.Mode().Perm(), name)
+		}
+	}
+	return &keyFiles{names: names}, nil
+}
+
+// errEnough ends reading without an error.
+var errEnough = errors.New("enough")
+
+// all reads the key files. Every error names its file, and its line where there is
+// one; there is nothing after it.
+func (k *keyFiles) all() iter.Seq2[bolt.Sourced, error] {
+	return func(yield func(bolt.Sourced, error) bool) {
+		seen := seenFiles{Salt: random(16), Files: map[string]seenFile{}}
+		names := keyfile.NewNames()
+		for _, name := range k.names {
+			x, err := seen.read(name, names, func(e keys.Entry) error {
+				if !yield(bolt.Sourced{Entry: e, Source: name}, nil) {
+					return errEnough
+				}
+				return nil
+			})
+			if errors.Is(err, errEnough) {
+				return
+			}
+			if err != nil {
+				yield(bolt.Sourced{}, fmt.Errorf("%w: keys.files: %w", errConfig, err))
+				return
+			}
+			seen.Files[name] = x
+		}
+		k.read = seen
+	}
+}
+
+// read calls fn for each entry of a file, and returns what the file was.
+func (s *seenFiles) read(name string, names *keyfile.Names, fn func(keys.Entry) error) (x seenFile, err error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return x, err
+	}
+	defer func() { _ = f.Close() }() // it was only read
+	h := hmac.New(sha256.New, s.Salt)
+	counted := &countedReader{r: io.TeeReader(f, h)}
+	r, err := keyfile.NewReader(name, "", counted, names)
+	if err != nil {
+		return x, err
+	}
+	for {
+		e, err := r.Next()
+		if err == nil {
+			err = fn(e)
+		}
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return x, err
+		}
+	}
+	return seenFile{counted.n, h.Sum(nil)}, nil
+}
+
+// countedReader counts what it reads.
+type countedReader struct {
+	r io.Reader
+	n int64
+}
+
+func (c *countedReader) Read(b []byte) (int, error) {
+	n, err := c.r.Read(b)
+	c.n += int64(n)
+	return n, err
+}
+
+// mark is what the store keeps of the files that all has read.
+func (k *keyFiles) mark() []byte {
+	b, err := json.Marshal(k.read)
+	if err != nil {
+		panic("cmd/oscored: " + err.Error()) // bytes and numbers encode
+	}
+	return b
+}
+
+// unchanged reports whether the store has what the files say, because they are as
+// they were when it took them in: their content decides.
+func (k *keyFiles) unchanged(ctx context.Context, store *bolt.Store) (bool, error) {
+	mark, ok, err := store.Mark(ctx)
+	var s seenFiles
+	if err != nil || !ok || json.Unmarshal(mark, &s) != nil || len(s.Files) != len(k.names) {
+		return false, err
+	}
+	for _, name := range k.names {
+		if info, err := os.Stat(name); err != nil || info.Size() != s.Files[name].Size {
+			return false, nil // reading it tells why
+		}
+	}
+	for _, name := range k.names {
 		f, err := os.Open(name)
 		if err != nil {
-			return false // reading it tells why
+			return false, nil
 		}
-		mark, err := s.mark(f)
+		h := hmac.New(sha256.New, s.Salt)
+		_, err = io.Copy(h, contextReader{ctx, f})
 		_ = f.Close()
-		if err != nil || !bytes.Equal(mark, s.Files[name]) {
-			return false
+		if ctx.Err() != nil {
+			return false, ctx.Err()
+		}
+		if err != nil || !hmac.Equal(h.Sum(nil), s.Files[name].Digest) {
+			return false, nil
 		}
 	}
-	return true
+	return true, nil
 }
 
-// writeFile puts a file in the place of another, as a whole.
-func writeFile(name string, v any) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(name+".new", b, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(name+".new", name)
+// contextReader ends with a context.
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
 }
 
-// begin notes that the store is about to be changed: a start after one that did
-// not come to its end looks at the files anew.
-func (r *registry) begin(sources map[string]string) error {
-	if err := os.Remove(seenName(r.store.Dir())); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+func (c contextReader) Read(b []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
 	}
-	return writeFile(r.sourcesName(), sources)
+	return c.r.Read(b)
 }
 
-// end notes that the store holds what the files do.
-func (r *registry) end(s seenFiles) error {
-	s.Epoch = r.store.Epoch()
-	return writeFile(seenName(r.store.Dir()), s)
-}
-
-// sourcesName is the file that tells which contexts came from key files.
-// Sequence numbers are no part of it: a wrong one removes a context too many or
-// too few, and its numbers stay.
-func (r *registry) sourcesName() string { return filepath.Join(r.store.Dir(), "key-contexts.json") }
-
-func (r *registry) loadSources() error {
-	b, err := os.ReadFile(r.sourcesName())
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err == nil {
-		if err = json.Unmarshal(b, &r.sources); err == nil && r.sources == nil {
-			r.sources = map[string]string{}
-		}
+// estimate returns about how many contexts there are, for people who wait.
+func (k *keyFiles) estimate() (n int) {
+	for _, name := range k.names {
+		f, err := os.Open(name)
 		if err != nil {
-			err = fmt.Errorf("%s: %w: delete the file; contexts that left the key files meanwhile are then to be removed by oscored ctl", r.sourcesName(), err)
+			continue // reading it tells
 		}
+		each := []byte("master_secret") // once in each
+		if strings.EqualFold(filepath.Ext(name), ".csv") {
+			each = []byte("\n")
+		}
+		b := make([]byte, 256<<10)
+		for err == nil {
+			var got int
+			got, err = f.Read(b)
+			n += bytes.Count(b[:got], each)
+		}
+		clear(b)
+		_ = f.Close()
 	}
-	return err
+	return n
 }

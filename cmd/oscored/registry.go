@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"reflect"
-	"slices"
 	"sync"
 
 	"github.com/oscorelay/oscorelay/keys"
@@ -14,30 +11,21 @@ import (
 )
 
 // registry holds the contexts: those of the key files, those that came by the
-// administration API, their store and the keyring that routes use.
+// administration API, their store and the keyring that routes use. The store knows
+// which came from where.
 type registry struct {
 	store *bolt.Store
 	ring  *keys.Keyring
 
 	mu       sync.Mutex        // one change at a time
-	sources  map[string]string // names that came from key files, and which
 	forget   func(name string) // tells the routes, nil before they run
 	progress func(done, of int)
 }
 
 // openRegistry takes the key files into an open store and makes its keyring. The
 // progress of a long import is told.
-func openRegistry(ctx context.Context, store *bolt.Store, files *keyFiles, fresh bool, progress func(done, of int)) (r *registry, res syncResult, err error) {
-	r = &registry{store: store, sources: map[string]string{}, progress: progress}
-	if err := r.loadSources(); err != nil {
-		return nil, res, err
-	}
-	if files.unchanged && files.seen.Epoch+1 != store.Epoch() {
-		// What was seen is not of this store's last start: it proves nothing.
-		if files, err = readKeyFiles(files.names); err != nil {
-			return nil, res, err
-		}
-	}
+func openRegistry(ctx context.Context, store *bolt.Store, files *keyFiles, fresh bool, progress func(done, of int)) (r *registry, res bolt.Synced, err error) {
+	r = &registry{store: store, progress: progress}
 	if res, err = r.sync(ctx, files, fresh); err != nil {
 		return nil, res, err
 	}
@@ -45,150 +33,41 @@ func openRegistry(ctx context.Context, store *bolt.Store, files *keyFiles, fresh
 	return r, res, err
 }
 
-// syncResult says what a look at the key files changed.
-type syncResult struct {
-	Added, Changed, Removed []string
-}
-
 // sync makes the store, and the keyring if it is open, hold what the key files
-// do. What is wrong with the files changes nothing.
-func (r *registry) sync(ctx context.Context, files *keyFiles, fresh bool) (res syncResult, err error) {
+// do. What is wrong with the files changes nothing. Files that are as they were are
+// read for that alone.
+func (r *registry) sync(ctx context.Context, files *keyFiles, fresh bool) (res bolt.Synced, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if files.unchanged {
-		return res, r.end(files.seen)
-	}
-	var put []keys.Entry
-	for i := range files.entries {
-		e := &files.entries[i]
-		old, there, err := r.store.Entry(ctx, e.Name)
-		if err != nil {
+	if !fresh {
+		if same, err := files.unchanged(ctx, r.store); err != nil || same {
 			return res, err
 		}
-		switch _, ours := r.sources[e.Name]; {
-		case !there:
-			res.Added = append(res.Added, e.Name)
-			put = append(put, *e)
-		case reflect.DeepEqual(normal(&old), normal(e)):
-			if fresh && r.tainted(ctx, e) != nil {
-				put = append(put, *e)
-			}
-		case !ours && !sameKeys(&old, e):
-			return res, fmt.Errorf("%w: %s: context %q came by the administration API with other keys: "+
-				"remove it there (oscored ctl contexts remove %s), or give this one another name", errConfig, files.source[e.Name], e.Name, e.Name)
-		default:
-			res.Changed = append(res.Changed, e.Name)
-			put = append(put, *e)
-		}
 	}
-	for name := range r.sources {
-		if _, still := files.source[name]; !still {
-			if _, there, err := r.store.Entry(ctx, name); err != nil {
-				return res, err
-			} else if there {
-				res.Removed = append(res.Removed, name)
+	res, err = r.store.Sync(ctx, files.all(), files.mark, bolt.ImportOptions{Fresh: fresh, Expected: files.estimate(), Progress: r.progress})
+	var foreign *bolt.ForeignError
+	switch {
+	case errors.As(err, &foreign):
+		return res, fmt.Errorf("%w: %s: context %q came by the administration API with other keys: "+
+			"remove it there (oscored ctl contexts remove %s), or give this one another name", errConfig, foreign.Source, foreign.Name, foreign.Name)
+	case errors.Is(err, keys.ErrDuplicate) || errors.Is(err, keys.ErrTainted):
+		return res, fmt.Errorf("%w: %w", errConfig, err)
+	case err != nil:
+		return res, err
+	}
+	if r.forget != nil {
+		for _, names := range [][]string{res.Changed, res.Removed} {
+			for _, name := range names {
+				r.forget(name)
 			}
 		}
 	}
-	slices.Sort(res.Removed)
-	// What a start that is cut short from here on wrote is known as the files' by
-	// the next one.
-	both := maps.Clone(r.sources)
-	maps.Copy(both, files.source)
-	if err := r.begin(both); err != nil {
-		return res, err
-	}
-	if err := r.exchange(ctx, fresh, put, res.Removed); err != nil {
-		if errors.Is(err, errConfig) { // nothing was written
-			err = errors.Join(err, writeFile(r.sourcesName(), r.sources))
-		}
-		return res, err
-	}
-	r.sources = files.source
-	if err := writeFile(r.sourcesName(), r.sources); err != nil {
-		return res, err
-	}
-	return res, r.end(files.seen)
+	return res, nil
 }
-
-// exchange writes entries and removes others. The caller holds mu.
-func (r *registry) exchange(ctx context.Context, fresh bool, put []keys.Entry, removed []string) error {
-	err := r.put(ctx, fresh, put)
-	if !errors.Is(err, keys.ErrDuplicate) || len(removed) == 0 {
-		if err == nil {
-			err = r.drop(ctx, removed)
-		}
-		return err
-	}
-	// Perhaps what comes has the identifiers of what goes.
-	if r.store.Len() <= manyEntries {
-		if err := r.fits(ctx, put, removed); err != nil {
-			return err
-		}
-	}
-	var gone []keys.Entry
-	for _, name := range removed {
-		if e, there, err := r.store.Entry(ctx, name); err == nil && there {
-			gone = append(gone, e)
-		}
-	}
-	if err := r.drop(ctx, removed); err != nil {
-		return err
-	}
-	if err := r.put(ctx, fresh, put); err != nil {
-		return errors.Join(err, r.put(ctx, false, gone)) // their numbers are still known
-	}
-	return nil
-}
-
-// fits returns an error if entries would stand in each other's way when others
-// are gone.
-func (r *registry) fits(ctx context.Context, put []keys.Entry, removed []string) error {
-	gone := map[string]bool{}
-	for _, name := range removed {
-		gone[name] = true
-	}
-	trial := keys.New(keys.NewMemory())
-	add := func(e keys.Entry) error {
-		if _, err := trial.Add(ctx, e); err != nil {
-			return fmt.Errorf("%w: context %q: %w", errConfig, e.Name, err)
-		}
-		return nil
-	}
-	for _, e := range put {
-		gone[e.Name] = true
-		if err := add(e); err != nil {
-			return err
-		}
-	}
-	return r.store.Entries(ctx, func(e keys.Entry) error {
-		if gone[e.Name] {
-			return nil
-		}
-		return add(e)
-	})
-}
-
-// manyEntries is from how many on an import is worth its files on disk.
-const manyEntries = 10_000
 
 // put writes entries; the keyring sees them. The caller holds mu.
 func (r *registry) put(ctx context.Context, fresh bool, entries []keys.Entry) error {
-	var err error
-	switch {
-	case len(entries) == 0:
-		return nil
-	case len(entries) < manyEntries:
-		err = r.store.Put(ctx, fresh, entries...)
-	default:
-		err = r.store.Import(ctx, func(yield func(keys.Entry, error) bool) {
-			for _, e := range entries {
-				if !yield(e, nil) {
-					return
-				}
-			}
-		}, bolt.ImportOptions{Fresh: fresh, Expected: len(entries), Progress: r.progress})
-	}
+	err := r.store.Put(ctx, fresh, entries...)
 	if errors.Is(err, keys.ErrDuplicate) || errors.Is(err, keys.ErrTainted) {
 		return fmt.Errorf("%w: %w", errConfig, err)
 	}
@@ -216,22 +95,15 @@ func (r *registry) drop(ctx context.Context, names []string) error {
 	return nil
 }
 
-// tainted returns why an entry's history is unknown, nil if it is known.
-func (r *registry) tainted(ctx context.Context, e *keys.Entry) error {
-	sender, _, err := keys.Identities(&e.Params)
-	if err != nil {
-		return err
-	}
-	return r.store.Known(ctx, sender[:])
-}
-
 // add takes in contexts of the administration API.
 func (r *registry) add(ctx context.Context, entries []keys.Entry, fresh, replace bool) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i := range entries {
 		e := &entries[i]
-		if file, ok := r.sources[e.Name]; ok {
+		if file, err := r.store.Source(ctx, e.Name); err != nil {
+			return err
+		} else if file != "" {
 			return fmt.Errorf("%w: context %q comes from %s: change it there and reload", keys.ErrDuplicate, e.Name, file)
 		}
 		old, there, err := r.store.Entry(ctx, e.Name)
@@ -255,8 +127,8 @@ func (r *registry) declareFresh(ctx context.Context, entries []keys.Entry) (done
 		if err != nil {
 			return false, err
 		}
-		if _, ours := r.sources[e.Name]; !ours || !there || !sameKeys(&old, e) {
-			return false, nil
+		if file, err := r.store.Source(ctx, e.Name); err != nil || file == "" || !there || !sameKeys(&old, e) {
+			return false, err
 		}
 		*e = old // its settings are those of the file
 	}
@@ -267,17 +139,12 @@ func (r *registry) declareFresh(ctx context.Context, entries []keys.Entry) (done
 func (r *registry) remove(ctx context.Context, name string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if file, ok := r.sources[name]; ok {
+	if file, err := r.store.Source(ctx, name); err != nil {
+		return err
+	} else if file != "" {
 		return fmt.Errorf("%w: context %q comes from %s: remove it there and reload", keys.ErrDuplicate, name, file)
 	}
 	return r.drop(ctx, []string{name})
-}
-
-// source returns the key file of a context, empty if it came by the API.
-func (r *registry) source(name string) string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.sources[name]
 }
 
 // close hands the replay windows over and closes the store.
@@ -306,17 +173,4 @@ func sameKeys(a, b *keys.Entry) bool {
 	s1, r1, err1 := keys.Identities(&a.Params)
 	s2, r2, err2 := keys.Identities(&b.Params)
 	return err1 == nil && err2 == nil && s1 == s2 && r1 == r2
-}
-
-// normal is an entry as it is compared: the store gives absent and empty bytes
-// back as they were, except where they mean the same.
-func normal(e *keys.Entry) keys.Entry {
-	c := e.Clone()
-	p := &c.Params
-	for _, b := range []*[]byte{&p.MasterSalt, &p.SenderID, &p.RecipientID} {
-		if len(*b) == 0 {
-			*b = nil
-		}
-	}
-	return c
 }

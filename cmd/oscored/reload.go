@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+
+	"github.com/oscorelay/oscorelay/keys/bolt"
 )
 
 // reload reads the configuration and the key files anew. What is wrong with them
@@ -31,11 +33,11 @@ func (d *daemon) reload(ctx context.Context) (err error) {
 	if err := softOnly(d.file, d.config(), c, l); err != nil {
 		return err
 	}
-	files, err := changedKeyFiles(c.Keys.Files, c.Store.Dir)
+	files, err := checkKeyFiles(c.Keys.Files)
 	if err != nil {
 		return err
 	}
-	var res syncResult
+	var res bolt.Synced
 	if d.reg != nil {
 		if res, err = d.reg.sync(ctx, files, false); err != nil {
 			return err

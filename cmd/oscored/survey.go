@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -9,7 +10,7 @@ import (
 )
 
 // survey counts contexts. Those in use are looked at when somebody asks, all of
-// them by itself now and then: a fleet of a million takes some seconds.
+// them by itself now and then: a fleet of a million takes a second.
 type survey struct {
 	mu      sync.Mutex
 	tainted int
@@ -55,27 +56,15 @@ func (s *survey) taints() (n int, known bool) {
 
 // count counts the tainted contexts.
 func (s *survey) count(ctx context.Context, reg *registry) error {
-	n, after := 0, ""
-	var first []string
-	for {
-		names, err := reg.store.Names(ctx, after, surveyPage)
-		if err != nil || len(names) == 0 {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			if err == nil {
-				s.tainted, s.names, s.known = n, first, true
-			}
-			return err
-		}
-		for _, name := range names {
-			if rec, ok, err := reg.store.Load(ctx, name); err == nil && ok && rec.Taint != nil {
-				if n++; len(first) < 100 {
-					first = append(first, name)
-				}
-			}
-		}
-		after = names[len(names)-1]
+	n, first, err := reg.store.Tainted(ctx, 100)
+	if err != nil {
+		return err
 	}
+	slices.Sort(first)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tainted, s.names, s.known = n, first, true
+	return nil
 }
 
 // run counts until the context ends, and tells when there are more than before.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -133,10 +134,10 @@ func BenchmarkFleet(b *testing.B) {
 			find(b, ring, i%n, oscore.MatchKID)
 		}
 		i := 0
-		for b.Loop() {
+		percentiles(b, func() {
 			i = (i + 7919) % hot
 			find(b, ring, i%n, oscore.MatchKID)
-		}
+		})
 	})
 	b.Run("find/unknown", func(b *testing.B) {
 		i := 0
@@ -147,11 +148,25 @@ func BenchmarkFleet(b *testing.B) {
 	})
 	b.Run("find/cold", func(b *testing.B) {
 		i := 0
-		for b.Loop() {
+		percentiles(b, func() {
 			i = (i + 7919) % n
 			find(b, ring, i, oscore.MatchKID)
-		}
+		})
 	})
+}
+
+// percentiles runs do and reports the median and the 99th percentile of its time.
+func percentiles(b *testing.B, do func()) {
+	var took []time.Duration
+	for b.Loop() {
+		begun := time.Now()
+		do()
+		took = append(took, time.Since(begun))
+	}
+	slices.Sort(took)
+	for name, at := range map[string]int{"p50-ns": len(took) / 2, "p99-ns": len(took) * 99 / 100} {
+		b.ReportMetric(float64(took[at].Nanoseconds()), name)
+	}
 }
 
 // fleetProcess opens a store of a fleet, and lets every context send a request and
@@ -159,6 +174,7 @@ func BenchmarkFleet(b *testing.B) {
 func fleetProcess(base string) error {
 	say := func(value float64, unit string) { fmt.Println(value, unit) }
 	memory := func(when string) error {
+		time.Sleep(trimEvery + time.Second) // what is at rest, not in the middle
 		runtime.GC()
 		runtime.GC() // what the first found dead is given back
 		debug.FreeOSMemory()

@@ -1,6 +1,7 @@
 package bolt
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -57,7 +58,11 @@ func (st *Store) putWindows(windows []keys.Window) error {
 	return st.commit(nil, 0, func(tx *bbolt.Tx) error {
 		b := tx.Bucket(bucketWindows)
 		for _, w := range windows {
-			if err := b.Put(w.ID[:], encodeWindow(generation, w.State)); err != nil {
+			v := encodeWindow(generation, w.State)
+			if bytes.Equal(b.Get(w.ID[:]), v) {
+				continue // its page stays as it is
+			}
+			if err := b.Put(w.ID[:], v); err != nil {
 				return err
 			}
 		}
@@ -99,6 +104,9 @@ func (st *Store) TakeWindow(_ context.Context, b []byte) (w oscore.WindowState, 
 // sweepWindows deletes the windows that were taken, and those of earlier
 // generations. The writer has ended, and the caller holds st.mu.
 func (st *Store) sweepWindows() error {
+	if len(st.taken) == 0 && st.h.windows != st.epoch {
+		return nil
+	}
 	var gone [][]byte
 	err := st.look(func(tx *bbolt.Tx) error {
 		return tx.Bucket(bucketWindows).ForEach(func(k, v []byte) error {

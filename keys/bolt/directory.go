@@ -92,6 +92,7 @@ func (st *Store) Load(ctx context.Context, name string) (r keys.Record, ok bool,
 	st.mu.Lock()
 	h := st.h
 	st.mu.Unlock()
+	defer st.looked()
 	err = st.View(ctx, func(tx *Tx) (err error) {
 		if r, ok, err = st.record(tx.tx, name); err != nil || !ok {
 			return err
@@ -113,7 +114,7 @@ func (st *Store) Clash(ctx context.Context, e *keys.Entry) error {
 	if err != nil {
 		return err
 	}
-	return st.View(ctx, func(tx *Tx) error { return clashes(tx.tx, []indexed{x}) })
+	return st.View(ctx, func(tx *Tx) error { return clashes(tx.tx, []indexed{x}, nil) })
 }
 
 // Names implements [keys.Directory].
@@ -148,6 +149,9 @@ func (st *Store) Len() (n int) {
 func (st *Store) PutUsed(ctx context.Context, used []keys.Used) error {
 	return st.Update(ctx, func(tx *Tx) error {
 		b := tx.tx.Bucket(bucketUsed)
+		if len(used) > 1000 {
+			b.FillPercent = 0.9 // they come in order
+		}
 		for _, u := range used {
 			if v := b.Get(u.ID[:]); len(v) == 8 && binary.BigEndian.Uint64(v) >= u.Encrypted {
 				continue

@@ -70,8 +70,11 @@
 //	contexts.go   windows, derived contexts
 //	entries.go    entries
 //	import.go     bulk import
+//	sync.go       import of all that key files have, and what left them
 //	spill.go      sorting more than memory is to hold
 //	index.go      what entries may not share, and are found by
+//	tainted.go    counting what seals nothing
+//	trim_*.go     mapped pages that are not wanted
 //	directory.go  the keyring's view of the store
 //	tx.go         Update and View
 //	places.go     the small number of each entry
@@ -82,7 +85,7 @@
 //
 // Limits: of each context that was used since the start the store holds about 60
 // bytes in memory, its numbers and that its window was taken, and the keyring 80.
-// The file has about 650 bytes an entry, and does not shrink. It cannot be read while
+// The file has about 550 bytes an entry, and does not shrink. It cannot be read while
 // a process has it open. A damaged page shows when it is read: the record is refused
 // then, and when it is in the way of a write the store stops.
 package bolt

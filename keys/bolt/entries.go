@@ -38,11 +38,22 @@ const partSize = 50_000
 func (st *Store) Put(ctx context.Context, fresh bool, entries ...keys.Entry) error {
 	st.entriesMu.Lock()
 	defer st.entriesMu.Unlock()
-	return st.put(ctx, fresh, entries, func(int, int) {})
+	return st.put(ctx, exchange{fresh: fresh, entries: entries}, func(int, int) {})
 }
 
-// put is Put under st.entriesMu.
-func (st *Store) put(ctx context.Context, fresh bool, entries []keys.Entry, progress func(done, of int)) error {
+// exchange is what one transaction does to the entries.
+type exchange struct {
+	fresh   bool
+	entries []keys.Entry
+	sources []string        // of each; nil: an entry keeps its own
+	same    map[string]bool // names of those that are there, but for their source
+	removed []string        // names
+	mark    []byte          // what Mark is to return; nil: what it was
+}
+
+// put is Put under st.entriesMu, and more.
+func (st *Store) put(ctx context.Context, c exchange, progress func(done, of int)) error {
+	fresh, entries := c.fresh, c.entries
 	all, err := indexAll(ctx, entries)
 	if err != nil {
 		return err
@@ -52,7 +63,7 @@ func (st *Store) put(ctx context.Context, fresh bool, entries []keys.Entry, prog
 	}
 	var unknown []keys.Identity
 	err = st.View(ctx, func(tx *Tx) error {
-		if err := clashes(tx.tx, all); err != nil || !fresh {
+		if err := clashes(tx.tx, all, c.removed); err != nil || !fresh {
 			return err
 		}
 		h, err := decodeHead(tx.tx.Bucket(bucketMeta).Get(keyHead))
@@ -79,20 +90,35 @@ func (st *Store) put(ctx context.Context, fresh bool, entries []keys.Entry, prog
 	} else if err != nil {
 		return err
 	}
-	names := make([]string, len(all))
+	names := make([]string, 0, len(all)+len(c.removed))
 	for i := range all {
-		names[i] = all[i].name
+		if !c.same[all[i].name] {
+			names = append(names, all[i].name)
+		}
 	}
-	resume, err := st.suspend(ctx, names)
+	resume, err := st.suspend(ctx, append(names, c.removed...))
 	if err != nil {
 		return err
 	}
 	defer resume()
 	err = st.Update(ctx, func(tx *Tx) error {
+		for _, name := range c.removed {
+			if err := st.dropWhole(tx.tx, name); err != nil {
+				return err
+			}
+		}
+		if c.mark != nil {
+			if err := st.putMark(tx.tx, c.mark); err != nil {
+				return err
+			}
+		}
+		if len(all) == 0 {
+			return nil
+		}
 		if err := st.putIdentities(tx.tx, fresh, entries, all); err != nil {
 			return err
 		}
-		return st.putEntries(tx.tx, entries, all)
+		return st.putEntries(tx.tx, entries, all, c.sources)
 	})
 	if err == nil {
 		progress(3*len(entries), 3*len(entries))
@@ -230,8 +256,16 @@ func (st *Store) indexFound(tx *bbolt.Tx, sender keys.Identity, name []byte) err
 	return tx.Bucket(bucketIndex).Put(derivedKey(name), bytes.Clone(v[len(sender):]))
 }
 
+// plainEntry is what an entry's value seals: the identities of sender and recipient,
+// and the entry without its name.
+func plainEntry(dst []byte, sender, recipient keys.Identity, e *keys.Entry) []byte {
+	c := *e
+	c.Name = ""
+	return vault.AppendEntry(append(append(dst, sender[:]...), recipient[:]...), &c)
+}
+
 // putEntries seals and writes entries.
-func (st *Store) putEntries(tx *bbolt.Tx, entries []keys.Entry, all []indexed) error {
+func (st *Store) putEntries(tx *bbolt.Tx, entries []keys.Entry, all []indexed, sources []string) error {
 	w, err := st.newWriter(tx)
 	if err != nil {
 		return err
@@ -242,13 +276,12 @@ func (st *Store) putEntries(tx *bbolt.Tx, entries []keys.Entry, all []indexed) e
 	}
 	slices.SortFunc(order, func(a, b int) int { return cmp.Compare(all[a].name, all[b].name) })
 	for _, i := range order {
-		plain, err := vault.MarshalEntry(&entries[i])
-		if err != nil {
-			return err
+		var source *string
+		if sources != nil {
+			source = &sources[i]
 		}
-		whole := slices.Concat(all[i].sender[:], all[i].recipient[:], plain)
-		err = w.put([]byte(all[i].name), whole)
-		clear(plain)
+		whole := plainEntry(nil, all[i].sender, all[i].recipient, &entries[i])
+		err = w.put([]byte(all[i].name), whole, source)
 		clear(whole)
 		if err != nil {
 			return err
@@ -263,23 +296,35 @@ type writer struct {
 	tx      *bbolt.Tx
 	entries *bbolt.Bucket
 	places  *places
+	sources map[string]uint16
 }
 
 func (st *Store) newWriter(tx *bbolt.Tx) (*writer, error) {
 	places, err := newPlaces(tx)
-	w := &writer{st, tx, tx.Bucket(bucketEntries), places}
+	w := &writer{st, tx, tx.Bucket(bucketEntries), places, map[string]uint16{}}
 	w.entries.FillPercent = 0.9 // they mostly come in order
 	return w, err
 }
 
-// put writes an entry: its place, and the rest sealed for name and place: the
-// identities of sender and recipient, and the entry.
-func (w *writer) put(name, whole []byte) error {
-	place, err := w.places.of(name, w.entries.Get(name))
+// put writes an entry: its place, its source, the one it had if it is nil, and the
+// rest sealed for name, place and source.
+func (w *writer) put(name, whole []byte, source *string) error {
+	old := w.entries.Get(name)
+	from := sourceOf(old)
+	if from != 0 {
+		w.places.from--
+	}
+	place, err := w.places.of(name, old)
+	if err == nil && source != nil {
+		from, err = w.source(*source)
+	}
 	if err != nil {
 		return err
 	}
-	at := binary.BigEndian.AppendUint32(nil, place)
+	if from != 0 {
+		w.places.from++
+	}
+	at := binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint32(nil, place), from)
 	value := append(at, w.st.seal(bucketEntries, entryKey(name, at), whole)...)
 	if err := w.entries.Put(name, value); err != nil {
 		return err
@@ -322,17 +367,18 @@ func (st *Store) record(tx *bbolt.Tx, name string) (r keys.Record, ok bool, err 
 
 func (st *Store) unsealEntry(name, value []byte) (r keys.Record, err error) {
 	const ids = 2 * len(r.Sender)
-	if len(value) < placeLen {
+	if len(value) < headLen {
 		return r, fmt.Errorf("keys/bolt: %s: entry %q: %w", st.name(), name, errDamaged)
 	}
-	plain, err := st.open(bucketEntries, entryKey(name, value[:placeLen]), value[placeLen:])
+	plain, err := st.open(bucketEntries, entryKey(name, value[:headLen]), value[headLen:])
 	if err == nil && len(plain) < ids {
 		err = errDamaged
 	}
 	if err == nil {
 		r.Index = binary.BigEndian.Uint32(value)
 		r.Sender, r.Recipient = keys.Identity(plain), keys.Identity(plain[ids/2:])
-		r.Entry, err = vault.UnmarshalEntry(plain[ids:])
+		r.Entry, err = vault.ParseEntry(plain[ids:])
+		r.Entry.Name = string(name)
 		clear(plain)
 	}
 	if err != nil {
@@ -342,8 +388,8 @@ func (st *Store) unsealEntry(name, value []byte) (r keys.Record, err error) {
 }
 
 // entryKey is what an entry is sealed for. No name holds a zero.
-func entryKey(name, place []byte) []byte {
-	return append(append(bytes.Clone(name), 0), place...)
+func entryKey(name, head []byte) []byte {
+	return append(append(bytes.Clone(name), 0), head...)
 }
 
 // Entry returns the entry of that name.
@@ -404,20 +450,28 @@ func (st *Store) Remove(ctx context.Context, names ...string) error {
 			if tx.tx.Bucket(bucketEntries).Get([]byte(name)) == nil {
 				return fmt.Errorf("%w: %q in %s", keys.ErrNotFound, name, st.dir)
 			}
-			if err := st.dropIndex(tx.tx, name); err != nil {
+			if err := st.dropWhole(tx.tx, name); err != nil {
 				return err
-			}
-			if err := dropEntry(tx.tx, name); err != nil {
-				return err
-			}
-			for _, of := range [][]byte{bucketObserve, bucketFacts} {
-				if err := deletePrefix(tx.tx.Bucket(of), append([]byte(name), 0)); err != nil {
-					return err
-				}
 			}
 		}
 		return nil
 	})
+}
+
+// dropWhole deletes an entry and what there is of its peer but the numbers.
+func (st *Store) dropWhole(tx *bbolt.Tx, name string) error {
+	if err := st.dropIndex(tx, name); err != nil {
+		return err
+	}
+	if err := dropEntry(tx, name); err != nil {
+		return err
+	}
+	for _, of := range [][]byte{bucketObserve, bucketFacts} {
+		if err := deletePrefix(tx.Bucket(of), append([]byte(name), 0)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // dropEntry deletes an entry. Its place is not given again.

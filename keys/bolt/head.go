@@ -3,7 +3,9 @@ package bolt
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"hash/crc32"
+	"strings"
 
 	"github.com/oscorelay/oscorelay/keys"
 	"github.com/oscorelay/oscorelay/keys/internal/anchor"
@@ -13,13 +15,14 @@ import (
 
 // The buckets, and what their keys and values are; integers in network order.
 var (
-	bucketMeta    = []byte("meta")    // "head", "root", "next"
+	bucketMeta    = []byte("meta")    // "head", "root", "next", "mark"
 	bucketReasons = []byte("reasons") // line (4): why the line ended
 	bucketNumbers = []byte("numbers") // identity: numbers
 	bucketWindows = []byte("windows") // identity: generation (8), window
 	bucketDerived = []byte("derived") // identity configured: identity (16), ID Context
 	bucketUsed    = []byte("used")    // identity: encryptions (8)
-	bucketEntries = []byte("entries") // name: place (4), sealed entry
+	bucketEntries = []byte("entries") // name: place (4), source (2), sealed entry
+	bucketSources = []byte("sources") // source (2): its name
 	bucketPlaces  = []byte("places")  // place (4): name
 	bucketIndex   = []byte("index")   // see index.go
 	bucketFacts   = []byte("facts")   // see facts.go
@@ -29,15 +32,20 @@ var (
 
 	buckets = [][]byte{
 		bucketMeta, bucketReasons, bucketNumbers, bucketWindows, bucketDerived, bucketUsed, bucketEntries, bucketPlaces, bucketIndex,
-		bucketFacts, bucketObserve, bucketJournal, bucketTimes,
+		bucketSources, bucketFacts, bucketObserve, bucketJournal, bucketTimes,
 	}
 
 	keyHead = []byte("head")
 	keyRoot = []byte("root") // a known text under the root key
-	keyNext = []byte("next") // the next place (8), the number of entries (8)
+	keyNext = []byte("next") // the next place (8), the number of entries (8), of those with a source (8)
+	keyMark = []byte("mark") // see Store.Mark
 )
 
-const headMagic = "oscore bolt 2\r\n"
+// headMagic has the version of the store's form; one of another is refused.
+const (
+	headName  = "oscore bolt "
+	headMagic = headName + "3\r\n"
+)
 
 // head is what holds for all of the store. Every commit writes it.
 type head struct {
@@ -49,6 +57,9 @@ type head struct {
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// errForm: it is no store that this program can use.
+var errForm = errors.New("this is not a store of this version")
 
 var errDamaged = errors.New("damaged")
 
@@ -65,7 +76,11 @@ func (h *head) encode() []byte {
 
 func decodeHead(b []byte) (h head, err error) {
 	if len(b) < len(headMagic)+4 || string(b[:len(headMagic)]) != headMagic {
-		return h, errors.New("this is not a store of this version")
+		form, ok := strings.CutPrefix(string(b[:min(len(b), len(headMagic))]), headName)
+		if ok {
+			return h, fmt.Errorf("%w: its form is %s, and this program has %s: use the program that made it", errForm, strings.TrimSpace(form), headMagic[len(headName):len(headMagic)-2])
+		}
+		return h, fmt.Errorf("%w: it is none", errForm)
 	}
 	body := b[:len(b)-4]
 	if crc32.Checksum(body, castagnoli) != binary.BigEndian.Uint32(b[len(body):]) {

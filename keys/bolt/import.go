@@ -13,7 +13,6 @@ import (
 	bbolt "go.etcd.io/bbolt"
 
 	"github.com/oscorelay/oscorelay/keys"
-	"github.com/oscorelay/oscorelay/keys/internal/vault"
 	"github.com/oscorelay/oscorelay/oscore"
 )
 
@@ -34,35 +33,76 @@ type ImportOptions struct {
 // import that was cut short is complete when it has been run again; until then
 // entries that it replaces may not be found.
 //
-//  1. read: check the entries, derive their identities, sort
-//  2. check against each other and the store
-//  3. claim fresh material for this store
-//  4. take out of the keyring what is replaced, and out of the index
-//  5. write the index, numbers and windows, and then the entries
+//  1. read: leave out what is there already, check the entries, derive their
+//     identities, sort
+//  2. find those that go ([Store.Sync])
+//  3. check against each other and the store
+//  4. claim fresh material for this store
+//  5. take out of the keyring what is replaced or goes, and out of the index
+//  6. write the index, numbers and windows, and then the entries
 func (st *Store) Import(ctx context.Context, entries iter.Seq2[keys.Entry, error], o ImportOptions) error {
+	m := importing{st: st, ctx: ctx, o: o}
+	return m.run(func(yield func(Sourced, error) bool) {
+		for e, err := range entries {
+			if !yield(Sourced{Entry: e}, err) {
+				return
+			}
+		}
+	})
+}
+
+// run takes entries in.
+func (m *importing) run(entries iter.Seq2[Sourced, error]) error {
+	st := m.st
 	st.entriesMu.Lock()
 	defer st.entriesMu.Unlock()
-	m := importing{st: st, ctx: ctx, o: o, seed: maphash.MakeSeed()}
+	defer st.trim(0)
+	m.seed, m.names, m.moves = maphash.MakeSeed(), map[uint64]struct{}{}, map[uint64]struct{}{}
 	defer m.close()
+	if err := m.begin(); err != nil {
+		return m.wrap(err)
+	}
 	next, stop := iter.Pull2(entries)
 	defer stop()
+	var some []Sourced
+	few := false
 	for part := 0; ; part++ {
-		some, err := take(next, st.chunk)
-		if err != nil {
+		var err error
+		if some, err = take(next, st.chunk); err != nil {
 			return err
 		}
 		m.n += len(some)
-		if part == 0 && len(some) < st.chunk {
-			return st.put(ctx, o.Fresh, some, m.few) // in one transaction
+		last := len(some) < st.chunk
+		if some, err = m.compare(some); err != nil {
+			return m.wrap(err)
+		}
+		if few = part == 0 && last; few {
+			break
 		}
 		if err := m.read(some); err != nil {
 			return m.wrap(err)
 		}
-		if len(some) < st.chunk {
+		if last {
 			break
 		}
 	}
-	for _, step := range []func() error{m.checkKeys, m.checkEntries, m.claim, m.replace, m.writeKeys, m.writeEntries} {
+	stop()
+	if m.sync {
+		if m.noted = m.mark(); m.noted == nil {
+			m.noted = []byte{}
+		}
+		if err := m.findRemoved(); err != nil {
+			return m.wrap(err)
+		}
+	}
+	if few && len(m.removed) < st.chunk {
+		return m.putFew(some) // in one transaction
+	}
+	steps := []func() error{m.checkKeys, m.claim, m.replace, m.writeKeys, m.writeEntries, m.end}
+	if few {
+		steps = slices.Insert(steps, 0, func() error { return m.read(some) })
+	}
+	for _, step := range steps {
 		if err := step(); err != nil {
 			return m.wrap(err)
 		}
@@ -70,8 +110,29 @@ func (st *Store) Import(ctx context.Context, entries iter.Seq2[keys.Entry, error
 	return nil
 }
 
+// putFew writes entries that one transaction takes.
+func (m *importing) putFew(some []Sourced) error {
+	c := exchange{fresh: m.o.Fresh, same: m.same, removed: m.removed, mark: m.noted}
+	for i := range some {
+		c.entries = append(c.entries, some[i].Entry)
+		if m.sync {
+			c.sources = append(c.sources, some[i].Source)
+		}
+	}
+	if len(c.entries) == 0 && len(c.removed) == 0 && (c.mark == nil || m.marked && bytes.Equal(c.mark, m.before)) {
+		m.few(3*m.n, 3*m.n)
+		return nil
+	}
+	return m.st.put(m.ctx, c, func(done, of int) {
+		if of == 0 {
+			done, of = 1, 1 // nothing but removals
+		}
+		m.few(3*m.n*done/of, 3*m.n)
+	})
+}
+
 // take returns the next n entries, or as many as there are.
-func take(next func() (keys.Entry, error, bool), n int) (some []keys.Entry, err error) {
+func take(next func() (Sourced, error, bool), n int) (some []Sourced, err error) {
 	for len(some) < n {
 		e, err, ok := next()
 		if err != nil {
@@ -93,14 +154,29 @@ type importing struct {
 	n   int
 
 	index   *spill // key of the index: see indexValue
-	entries *spill // name: identities and entry, as under the seal
+	entries *spill // name: source (2), what is sealed of the entry
 	done    int
 
 	seed     maphash.Seed
-	names    map[uint64]struct{} // hashes of the names, of all that come
+	names    map[uint64]struct{} // hashes of the names of all that come
+	moves    map[uint64]struct{} // of those whose entry in the store does not stay
 	unknown  []keys.Identity     // senders that the store does not know, in order
 	replaced []string
 	resume   func()
+
+	whole   bool // no import before was cut short, so that the index has every entry
+	sync    bool // see Sync
+	mark    func() []byte
+	noted   []byte // what it returned
+	marked  bool   // there was a mark
+	before  []byte // and which
+	sources []string
+	ids     map[string]uint16 // of the sources that the store knows
+	same    map[string]bool   // names of the first part that change nothing but their source
+	had     uint64            // of those that come, how many had a source
+	added   int
+	changed []string
+	removed []string
 }
 
 func (m *importing) close() {
@@ -121,9 +197,9 @@ func (m *importing) wrap(err error) error {
 // Steps that Progress counts for each entry.
 const (
 	stepsRead  = 4 // derivations, mostly
-	stepsCheck = 1 // twice
+	stepsCheck = 1
 	stepsWrite = 2 // twice
-	stepsAll   = stepsRead + 2*stepsCheck + 2*stepsWrite
+	stepsAll   = stepsRead + stepsCheck + 2*stepsWrite
 )
 
 // progress tells that a part of the items of a step is done.
@@ -168,9 +244,8 @@ func parseIndexValue(b []byte) (v indexItem) {
 }
 
 // read checks a part of the entries and spills what is to be written of it.
-func (m *importing) read(some []keys.Entry) (err error) {
+func (m *importing) read(all []Sourced) (err error) {
 	if m.index == nil {
-		m.names = make(map[uint64]struct{}, m.o.Expected)
 		if m.index, err = newSpill(m.st.dir); err != nil {
 			return err
 		}
@@ -178,37 +253,36 @@ func (m *importing) read(some []keys.Entry) (err error) {
 			return err
 		}
 	}
-	all, err := indexAll(m.ctx, some)
+	some := make([]keys.Entry, len(all))
+	for i := range all {
+		some[i] = all[i].Entry
+	}
+	xs, err := indexAll(m.ctx, some)
 	if err != nil {
 		return err
 	}
 	if err := m.st.conflicts(some); err != nil {
 		return err
 	}
-	inIndex := make([]item, 0, 4*len(all))
-	records := make([]item, len(all))
-	for i := range all {
-		x, e := &all[i], &some[i]
-		m.names[maphash.String(m.seed, x.name)] = struct{}{}
+	inIndex := make([]item, 0, 4*len(xs))
+	records := make([]item, len(xs))
+	for i := range xs {
+		x, e := &xs[i], &some[i]
 		for _, k := range x.keys {
 			inIndex = append(inIndex, item{k, indexValue(x, 0, e.Params.WindowSize)})
 		}
 		for _, k := range x.shared {
 			inIndex = append(inIndex, item{append(bytes.Clone(k), x.name...), indexValue(x, len(k), 0)})
 		}
-		plain, err := vault.MarshalEntry(e)
-		if err != nil {
+		source := binary.BigEndian.AppendUint16(make([]byte, 0, 192), m.sourceIndex(all[i].Source))
+		records[i] = item{[]byte(x.name), plainEntry(source, x.sender, x.recipient, e)}
+	}
+	if len(xs) > 0 {
+		if err := m.index.add(inIndex); err != nil {
 			return err
 		}
-		records[i] = item{[]byte(x.name), slices.Concat(x.sender[:], x.recipient[:], plain)}
-		clear(plain)
-	}
-	if err := m.index.add(inIndex); err != nil {
-		return err
-	}
-	err = m.entries.add(records)
-	for _, it := range records {
-		clear(it.value)
+		err = m.entries.add(records)
+		wipe(records)
 	}
 	if m.o.Progress != nil {
 		m.done = m.n * stepsRead
@@ -217,14 +291,14 @@ func (m *importing) read(some []keys.Entry) (err error) {
 	return err
 }
 
-// stays reports whether there is an entry of that name that none of those that come
-// replaces.
+// stays reports whether there is an entry of that name that is neither replaced nor
+// goes.
 func (m *importing) stays(tx *bbolt.Tx, name []byte) bool {
 	if !live(tx, name) {
 		return false
 	}
-	_, replaced := m.names[maphash.Bytes(m.seed, name)]
-	return !replaced
+	_, moves := m.moves[maphash.Bytes(m.seed, name)]
+	return !moves
 }
 
 // checkKeys finds entries that stand in each other's way, and in that of those in
@@ -302,45 +376,6 @@ func (m *importing) checkOwner(tx *bbolt.Tx, b *bbolt.Bucket, h *head, key []byt
 	return nil
 }
 
-// checkEntries finds names that come twice, and the entries that are replaced by
-// another.
-func (m *importing) checkEntries() error {
-	var last []byte
-	done := 0
-	return m.entries.batches(m.st.part, func(some []item) error {
-		if err := m.ctx.Err(); err != nil {
-			return err
-		}
-		err := m.st.View(m.ctx, func(tx *Tx) error {
-			b := tx.tx.Bucket(bucketEntries)
-			for _, it := range some {
-				if last != nil && bytes.Equal(last, it.key) {
-					return twice(it.key)
-				}
-				last = it.key
-				value := b.Get(it.key)
-				if value == nil {
-					continue
-				}
-				same := false
-				if len(value) >= placeLen {
-					plain, err := m.st.open(bucketEntries, entryKey(it.key, value[:placeLen]), value[placeLen:])
-					same = err == nil && bytes.Equal(plain, it.value)
-					clear(plain)
-				}
-				if !same || m.st.ring != nil && m.st.ring.Hides(string(it.key)) {
-					m.replaced = append(m.replaced, string(it.key))
-				}
-			}
-			return nil
-		})
-		wipe(some)
-		done += len(some)
-		m.progress(stepsCheck, done, m.entries.n)
-		return err
-	})
-}
-
 func wipe(some []item) {
 	for _, it := range some {
 		clear(it.value)
@@ -363,10 +398,27 @@ func (m *importing) claim() error {
 	return fmt.Errorf("entry %q cannot be fresh: %w", name, err)
 }
 
-// replace takes entries that are replaced out of the keyring and out of the index.
+// replace takes entries that are replaced out of the keyring and out of the index,
+// and deletes those that go. From here on the store is not whole until the end.
 func (m *importing) replace() (err error) {
-	if m.resume, err = m.st.suspend(m.ctx, m.replaced); err != nil {
+	if m.resume, err = m.st.suspend(m.ctx, append(slices.Clone(m.removed), m.replaced...)); err != nil {
 		return err
+	}
+	if err := m.st.Update(m.ctx, func(tx *Tx) error { return m.st.putMark(tx.tx, nil) }); err != nil {
+		return err
+	}
+	for names := range slices.Chunk(m.removed, m.st.part/4) {
+		err := m.st.Update(m.ctx, func(tx *Tx) error {
+			for _, name := range names {
+				if err := m.st.dropWhole(tx.tx, name); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
 	}
 	for names := range slices.Chunk(m.replaced, m.st.part) {
 		err := m.st.Update(m.ctx, func(tx *Tx) error {
@@ -441,7 +493,7 @@ func (m *importing) writeEntries() error {
 		err := m.st.Update(m.ctx, func(tx *Tx) error {
 			w, err := m.st.newWriter(tx.tx)
 			for i := 0; i < len(some) && err == nil; i++ {
-				err = w.put(some[i].key, some[i].value)
+				err = w.put(some[i].key, some[i].value[2:], m.sourceAt(binary.BigEndian.Uint16(some[i].value)))
 			}
 			if err != nil {
 				return err

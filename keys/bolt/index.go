@@ -78,8 +78,8 @@ func (x *indexed) each(fn func(key, value []byte) error) error {
 }
 
 // clashes finds entries that stand in each other's way, among new ones and those
-// in the store that none of them replaces.
-func clashes(tx *bbolt.Tx, fresh []indexed) error {
+// in the store that none of them replaces and that do not go.
+func clashes(tx *bbolt.Tx, fresh []indexed, gone []string) error {
 	taken := make(map[string]string, 3*len(fresh))
 	names := make(map[string]bool, len(fresh))
 	counts := map[string]int{}
@@ -98,6 +98,9 @@ func clashes(tx *bbolt.Tx, fresh []indexed) error {
 		for _, k := range x.shared {
 			counts[string(k)]++
 		}
+	}
+	for _, name := range gone {
+		names[name] = true
 	}
 	b, entries := tx.Bucket(bucketIndex), tx.Bucket(bucketEntries)
 	stays := func(name []byte) bool { return !names[string(name)] && entries.Get(name) != nil }

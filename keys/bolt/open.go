@@ -13,6 +13,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	bbolt "go.etcd.io/bbolt"
@@ -80,6 +81,7 @@ type Store struct {
 	chunk     int        // entries of an import that are in memory at a time
 	part      int        // keys that one of its transactions takes
 	ring      *keys.Keyring
+	trims     atomic.Bool // a trim is to come
 
 	mu      sync.Mutex
 	h       head
@@ -295,14 +297,19 @@ func (st *Store) create(root []byte) error {
 // unseal reads the head and proves the root key.
 func (st *Store) unseal(root []byte) error {
 	return st.look(func(tx *bbolt.Tx) (err error) {
+		meta := tx.Bucket(bucketMeta)
+		if meta == nil {
+			return fmt.Errorf("keys/bolt: %s: %w: it is none", st.name(), errForm)
+		}
+		if st.h, err = decodeHead(meta.Get(keyHead)); errors.Is(err, errForm) {
+			return fmt.Errorf("keys/bolt: %s: %w", st.name(), err)
+		} else if err != nil {
+			return fmt.Errorf("keys/bolt: %s: %w; %s", st.name(), err, moveAway)
+		}
 		for _, name := range buckets {
 			if tx.Bucket(name) == nil {
-				return fmt.Errorf("keys/bolt: %s: this is not a store of this version", st.name())
+				return fmt.Errorf("keys/bolt: %s: the bucket %s is missing: %w; %s", st.name(), name, errDamaged, moveAway)
 			}
-		}
-		meta := tx.Bucket(bucketMeta)
-		if st.h, err = decodeHead(meta.Get(keyHead)); err != nil {
-			return fmt.Errorf("keys/bolt: %s: %w; %s", st.name(), err, moveAway)
 		}
 		if st.aead, err = vault.Cipher(root, st.h.salt[:], sealedFor); err != nil {
 			return fmt.Errorf("keys/bolt: %w", err)

@@ -13,7 +13,11 @@ import (
 // ErrFull: a store gives 2^32 places and none of them twice.
 var ErrFull = errors.New("keys/bolt: the store has given out every index")
 
-const placeLen = 4
+// An entry's value begins with its place and its source.
+const (
+	placeLen = 4
+	headLen  = placeLen + 2
+)
 
 // places gives entries their places: numbers from 0 on, in the order in which
 // entries are first written.
@@ -22,6 +26,7 @@ type places struct {
 	names *bbolt.Bucket
 	next  uint64
 	n     uint64 // entries that there are
+	from  uint64 // those of them with a source
 }
 
 func newPlaces(tx *bbolt.Tx) (*places, error) {
@@ -29,12 +34,20 @@ func newPlaces(tx *bbolt.Tx) (*places, error) {
 	p.names.FillPercent = 1 // they come in order
 	switch v := tx.Bucket(bucketMeta).Get(keyNext); len(v) {
 	case 0:
-	case 16:
-		p.next, p.n = binary.BigEndian.Uint64(v), binary.BigEndian.Uint64(v[8:])
+	case 24:
+		p.next, p.n, p.from = binary.BigEndian.Uint64(v), binary.BigEndian.Uint64(v[8:]), binary.BigEndian.Uint64(v[16:])
 	default:
 		return nil, errDamaged
 	}
 	return p, nil
+}
+
+// sourceOf returns the source in an entry's value, 0 if it has none.
+func sourceOf(value []byte) uint16 {
+	if len(value) < headLen {
+		return 0
+	}
+	return binary.BigEndian.Uint16(value[placeLen:])
 }
 
 // of returns the place of an entry: the one that its value has, if it was there
@@ -54,16 +67,22 @@ func (p *places) of(name, value []byte) (uint32, error) {
 
 // drop takes back the place of an entry for good.
 func (p *places) drop(value []byte) error {
-	if len(value) < placeLen {
+	if len(value) < headLen {
 		return nil
 	}
 	p.n--
+	if sourceOf(value) != 0 {
+		p.from--
+	}
 	return p.names.Delete(bytes.Clone(value[:placeLen]))
 }
 
 func (p *places) save() error {
-	b := binary.BigEndian.AppendUint64(make([]byte, 0, 16), p.next)
-	return p.tx.Bucket(bucketMeta).Put(keyNext, binary.BigEndian.AppendUint64(b, p.n))
+	b := make([]byte, 0, 24)
+	for _, v := range []uint64{p.next, p.n, p.from} {
+		b = binary.BigEndian.AppendUint64(b, v)
+	}
+	return p.tx.Bucket(bucketMeta).Put(keyNext, b)
 }
 
 // Index returns the index of an entry: a number from 0 on that it has from the time

@@ -75,10 +75,7 @@ func (st *Store) PutSession(ctx context.Context, e keys.Entry) error {
 	} else {
 		all = append(all, e)
 	}
-	plain, err := vault.MarshalEntry(&e)
-	if err != nil {
-		return err
-	}
+	plain := vault.AppendEntry(nil, &e)
 	defer clear(plain)
 	return st.change(changePut, plain, all)
 }
@@ -241,7 +238,7 @@ func (st *Store) applyAdded(aead cipher.AEAD, i int, line []byte) error {
 	defer clear(plain)
 	switch plain[0] {
 	case changePut:
-		e, err := vault.UnmarshalEntry(plain[1:])
+		e, err := vault.ParseEntry(plain[1:])
 		if err != nil {
 			return err
 		}

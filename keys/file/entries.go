@@ -14,7 +14,7 @@ import (
 // The key file is a line of JSON that says what it is, and a line for each entry:
 // base64 of nonce and ciphertext.
 const (
-	keysFormat = "oscorelay keys 1"
+	keysFormat = "oscorelay keys 2"
 	sealedFor  = "oscorelay keys file"
 )
 
@@ -39,10 +39,7 @@ func encodeEntries(root []byte, entries []keys.Entry) ([]byte, error) {
 	out = append(out, '\n')
 	var nonce [12]byte
 	for i := range entries {
-		plain, err := vault.MarshalEntry(&entries[i])
-		if err != nil {
-			return nil, err
-		}
+		plain := vault.AppendEntry(nil, &entries[i])
 		_, _ = rand.Read(nonce[:])
 		box := aead.Seal(append([]byte(nil), nonce[:]...), nonce[:], plain, place(i, len(entries)))
 		clear(plain)
@@ -81,7 +78,7 @@ func decodeEntries(name string, root, b []byte) ([]keys.Entry, error) {
 		if err != nil {
 			return nil, fmt.Errorf("keys/file: %s:%d: the root key does not open this entry: it is another root key, or the file was changed", name, i+2)
 		}
-		e, err := vault.UnmarshalEntry(plain)
+		e, err := vault.ParseEntry(plain)
 		clear(plain)
 		if err != nil {
 			return nil, fmt.Errorf("keys/file: %s:%d: %w", name, i+2, err)

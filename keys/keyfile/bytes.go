@@ -41,9 +41,14 @@ func ParseBytes(s string) ([]byte, error) {
 	return nil, errUnclear(s)
 }
 
+var apart = strings.NewReplacer(" ", "", ":", "")
+
 // parseHex reads hexadecimal digits, which may be set apart by spaces or colons.
 func parseHex(s string) ([]byte, error) {
-	digits := strings.NewReplacer(" ", "", ":", "").Replace(s)
+	digits := s
+	if strings.ContainsAny(s, " :") {
+		digits = apart.Replace(s)
+	}
 	b, err := hex.DecodeString(digits)
 	switch {
 	case errors.Is(err, hex.ErrLength):

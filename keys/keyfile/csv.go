@@ -20,41 +20,52 @@ var csvColumns = []string{
 	"omit_kid_context", "rederive", "rederive_on_start", "no_echo", "max_unfragmented", "notes",
 }
 
-func parseCSV(name string, content []byte) ([]record, locator, error) {
-	r := csv.NewReader(bytes.NewReader(content))
+// csvReader reads a CSV file.
+type csvReader struct {
+	name    string
+	r       *csv.Reader
+	columns []column
+	at      int
+	rec     record
+}
+
+func newCSV(name string, from io.Reader) (*csvReader, error) {
+	r := csv.NewReader(from)
 	r.ReuseRecord = true
 	header, err := r.Read()
 	if err != nil {
-		return nil, nil, csvError(name, err)
+		return nil, csvError(name, err)
 	}
-	columns := append([]string(nil), header...)
-	for i, c := range columns {
-		columns[i] = strings.TrimSpace(c)
-		if err := (&record{}).set(columns[i], ""); err != nil {
-			return nil, nil, &Error{name, 1, err}
+	c := &csvReader{name: name, r: r}
+	for _, name := range header {
+		column := newColumn(strings.TrimSpace(name))
+		if err := (&record{}).set(&column, ""); err != nil {
+			return nil, &Error{c.name, 1, err}
 		}
+		c.columns = append(c.columns, column)
 	}
-	var records []record
-	var lines []int
-	for {
-		cells, err := r.Read()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return nil, nil, csvError(name, err)
-		}
-		line, _ := r.FieldPos(0)
-		var rec record
-		for i, cell := range cells {
-			if err := rec.set(columns[i], strings.Clone(strings.TrimSpace(cell))); err != nil {
-				return nil, nil, &Error{name, line, err}
-			}
-		}
-		records, lines = append(records, rec), append(lines, line)
-	}
-	return records, func(record int, _ string) int { return lines[record] }, nil
+	return c, nil
 }
+
+func (c *csvReader) next() (*record, error) {
+	cells, err := c.r.Read()
+	if err == io.EOF {
+		return nil, err
+	}
+	if err != nil {
+		return nil, csvError(c.name, err)
+	}
+	c.at, _ = c.r.FieldPos(0)
+	c.rec = record{}
+	for i, cell := range cells {
+		if err := c.rec.set(&c.columns[i], strings.TrimSpace(cell)); err != nil {
+			return nil, &Error{c.name, c.at, err}
+		}
+	}
+	return &c.rec, nil
+}
+
+func (c *csvReader) line(string) int { return c.at }
 
 func csvError(name string, err error) error {
 	var bad *csv.ParseError
@@ -67,14 +78,26 @@ func csvError(name string, err error) error {
 	return &Error{name, 0, err}
 }
 
-// set takes a cell into a record.
-func (r *record) set(column, cell string) error {
-	field, form := column, ""
+// column is one of a CSV file.
+type column struct {
+	name  string
+	field string
+	form  string // of bytes, "hex:" say; empty if each cell says it
+}
+
+func newColumn(name string) column {
+	c := column{name: name, field: name}
 	for _, f := range []string{"hex", "base64", "text"} {
-		if rest, ok := strings.CutSuffix(column, "_"+f); ok {
-			field, form = rest, f+":"
+		if rest, ok := strings.CutSuffix(name, "_"+f); ok {
+			c.field, c.form = rest, f+":"
 		}
 	}
+	return c
+}
+
+// set takes a cell into a record.
+func (r *record) set(c *column, cell string) error {
+	field, form := c.field, c.form
 	text := func(to **string) {
 		if cell != "" {
 			s := form + cell
@@ -108,7 +131,7 @@ func (r *record) set(column, cell string) error {
 		return nil
 	}
 	if form != "" {
-		field = column // the other fields hold no bytes
+		field = c.name // the other fields hold no bytes
 	}
 	number := func(to *int) {
 		if cell != "" {
@@ -142,10 +165,10 @@ func (r *record) set(column, cell string) error {
 	case "notes":
 		r.Notes = cell
 	default:
-		return fmt.Errorf("unknown column %q; the columns are %s", column, strings.Join(csvColumns, ", "))
+		return fmt.Errorf("unknown column %q; the columns are %s", c.name, strings.Join(csvColumns, ", "))
 	}
 	if err != nil {
-		return fmt.Errorf("%s: %q is no such value", column, cell)
+		return fmt.Errorf("%s: %q is no such value", c.name, cell)
 	}
 	return nil
 }

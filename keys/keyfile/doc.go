@@ -18,6 +18,7 @@
 // Sequence numbers are no part of any of these files.
 //
 //	format.go    the formats, by name and by content
+//	reader.go    a file's contexts one after the other
 //	record.go    the fields and what they may hold
 //	bytes.go     "hex:", "base64:", "text:"
 //	toml.go json.go csv.go aiocoap.go

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
 	"strings"
 
@@ -60,53 +61,24 @@ func (e *Error) Unwrap() error { return e.Err }
 var errEmpty = errors.New("holds no context")
 
 // Parse reads a file's content. Unknown fields are errors; every error is an
-// [Error] that names the place.
+// [Error] that names the place. For files that may be large there is [Reader].
 func Parse(name string, f Format, content []byte) ([]keys.Entry, error) {
-	var records []record
-	var at locator
-	var err error
-	switch f {
-	case TOML:
-		records, at, err = parseTOML(name, content)
-	case JSON:
-		records, at, err = parseJSON(name, content)
-	case CSV:
-		records, at, err = parseCSV(name, content)
-	default:
-		return nil, &Error{name, 0, fmt.Errorf("unknown format %q", f)}
-	}
+	r, err := NewReader(name, f, bytes.NewReader(content), nil)
 	if err != nil {
 		return nil, err
 	}
-	if len(records) == 0 {
-		return nil, &Error{name, 0, errEmpty}
-	}
-	entries := make([]keys.Entry, 0, len(records))
-	seen := map[string]int{}
-	for i := range records {
-		e, err := records[i].entry()
+	var entries []keys.Entry
+	for {
+		e, err := r.Next()
+		if err == io.EOF {
+			return entries, nil
+		}
 		if err != nil {
-			var field *fieldError
-			where := ""
-			if errors.As(err, &field) {
-				where = field.field
-				if records[i].Name != "" {
-					err = fmt.Errorf("context %q: %w", records[i].Name, err)
-				}
-			}
-			return nil, &Error{name, at(i, where), err}
+			return nil, err
 		}
-		if first, ok := seen[e.Name]; ok {
-			return nil, &Error{name, at(i, "name"), fmt.Errorf("context %q: the name stands at line %d already", e.Name, at(first, "name"))}
-		}
-		seen[e.Name] = i
 		entries = append(entries, e)
 	}
-	return entries, nil
 }
-
-// locator returns the line of a record's field, or of the record.
-type locator func(record int, field string) int
 
 // Append writes entries in a format. Without secrets the master secrets are
 // left out, and the file cannot be read again.
@@ -120,9 +92,4 @@ func Append(dst []byte, f Format, entries []keys.Entry, secrets bool) ([]byte, e
 		return appendCSV(dst, entries, secrets)
 	}
 	return nil, fmt.Errorf("keyfile: unknown format %q", f)
-}
-
-// lineAt returns the line of an offset, counted from 1.
-func lineAt(content []byte, offset int) int {
-	return 1 + bytes.Count(content[:min(offset, len(content))], []byte{'\n'})
 }

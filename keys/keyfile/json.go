@@ -10,39 +10,156 @@ import (
 	"github.com/oscorelay/oscorelay/keys"
 )
 
-type jsonFile struct {
-	Contexts []json.RawMessage `json:"contexts"`
+// jsonReader reads the contexts of a JSON file: {"contexts": [{...}, ...]}.
+type jsonReader struct {
+	name  string
+	text  *lineReader
+	d     *json.Decoder
+	in    bool // the list has begun
+	raw   json.RawMessage
+	start int64 // of raw
+	rec   record
 }
 
-func parseJSON(name string, content []byte) ([]record, locator, error) {
-	fail := func(offset int, err error) ([]record, locator, error) {
-		return nil, nil, &Error{name, lineAt(content, offset), err}
+func newJSON(name string, r io.Reader) *jsonReader {
+	text := &lineReader{r: r}
+	return &jsonReader{name: name, text: text, d: json.NewDecoder(text)}
+}
+
+func (j *jsonReader) fail(offset int64, err error) error {
+	return &Error{j.name, j.text.lineAt(offset), err}
+}
+
+// broken is fail for what the decoder of the file found.
+func (j *jsonReader) broken(err error) error {
+	at := j.d.InputOffset()
+	var syntax *json.SyntaxError
+	if errors.As(err, &syntax) {
+		at = syntax.Offset
 	}
-	var file jsonFile
-	if offset, err := strictJSON(content, &file); err != nil {
-		return fail(offset, err)
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
 	}
-	records := make([]record, len(file.Contexts))
-	starts := make([]int, len(file.Contexts))
-	at := 0
-	for i, raw := range file.Contexts {
-		// Raw messages are verbatim and in order.
-		at += max(bytes.Index(content[at:], raw), 0)
-		starts[i] = at
-		if offset, err := strictJSON(raw, &records[i]); err != nil {
-			return fail(at+offset, err)
+	return j.fail(at, err)
+}
+
+// delim reads a bracket.
+func (j *jsonReader) delim(want json.Delim) error {
+	t, err := j.d.Token()
+	if err != nil {
+		return j.broken(err)
+	}
+	if t != want {
+		return j.fail(j.d.InputOffset(), fmt.Errorf("a %s belongs here: the file is {\"contexts\": [...]}", want))
+	}
+	return nil
+}
+
+func (j *jsonReader) next() (*record, error) {
+	if !j.in {
+		if err := j.begin(); err != nil {
+			return nil, err
 		}
-		at += len(raw)
 	}
-	return records, func(record int, field string) int {
-		start := starts[record]
-		if field != "" {
-			if i := bytes.Index(file.Contexts[record], []byte(`"`+field+`"`)); i >= 0 {
-				start += i
-			}
+	if !j.d.More() {
+		return nil, j.end()
+	}
+	j.raw = j.raw[:0]
+	if err := j.d.Decode(&j.raw); err != nil {
+		return nil, j.broken(err)
+	}
+	end := j.d.InputOffset()
+	j.start = end - int64(len(j.raw))
+	j.rec = record{}
+	if offset, err := strictJSON(j.raw, &j.rec); err != nil {
+		return nil, j.fail(j.start+int64(offset), err)
+	}
+	j.text.forget(j.start)
+	return &j.rec, nil
+}
+
+// begin reads what stands before the list.
+func (j *jsonReader) begin() error {
+	j.in = true
+	if err := j.delim('{'); err != nil {
+		return err
+	}
+	if !j.d.More() {
+		return io.EOF // it says nothing
+	}
+	key, err := j.d.Token()
+	if err != nil {
+		return j.broken(err)
+	}
+	if key != "contexts" {
+		return j.fail(j.d.InputOffset(), fmt.Errorf("json: unknown field %q", key))
+	}
+	return j.delim('[')
+}
+
+// end reads what stands after it.
+func (j *jsonReader) end() error {
+	if err := j.delim(']'); err != nil {
+		return err
+	}
+	if j.d.More() {
+		key, err := j.d.Token()
+		switch {
+		case err != nil:
+			return j.broken(err)
+		case key == "contexts":
+			return j.fail(j.d.InputOffset(), errors.New("there is a second \"contexts\": put its contexts into the first"))
 		}
-		return lineAt(content, start)
-	}, nil
+		return j.fail(j.d.InputOffset(), fmt.Errorf("json: unknown field %q", key))
+	}
+	if err := j.delim('}'); err != nil {
+		return err
+	}
+	if _, err := j.d.Token(); !errors.Is(err, io.EOF) {
+		return j.fail(j.d.InputOffset(), errors.New("something follows the value"))
+	}
+	return io.EOF
+}
+
+func (j *jsonReader) line(field string) int {
+	at := j.start
+	if field != "" {
+		if i := bytes.Index(j.raw, []byte(`"`+field+`"`)); i >= 0 {
+			at += int64(i)
+		}
+	}
+	return j.text.lineAt(at)
+}
+
+// lineReader knows the lines of what was read of late.
+type lineReader struct {
+	r     io.Reader
+	kept  []byte // what was read from offset on
+	from  int64
+	lines int // line ends before it
+}
+
+func (l *lineReader) Read(b []byte) (int, error) {
+	n, err := l.r.Read(b)
+	l.kept = append(l.kept, b[:n]...)
+	return n, err
+}
+
+// forget gives up what lies before an offset.
+func (l *lineReader) forget(offset int64) {
+	n := int(offset - l.from)
+	if n < 32<<10 || n > len(l.kept) {
+		return
+	}
+	l.lines += bytes.Count(l.kept[:n], []byte{'\n'})
+	l.kept = append(l.kept[:0], l.kept[n:]...)
+	l.from = offset
+}
+
+// lineAt returns the line of an offset that was not forgotten, counted from 1.
+func (l *lineReader) lineAt(offset int64) int {
+	n := max(0, min(int(offset-l.from), len(l.kept)))
+	return 1 + l.lines + bytes.Count(l.kept[:n], []byte{'\n'})
 }
 
 // strictJSON decodes one value and nothing else, and refuses unknown keys. It

@@ -1,10 +1,12 @@
 package keyfile
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/oscorelay/oscorelay/keys"
@@ -15,55 +17,200 @@ type tomlFile struct {
 	Context []record `toml:"context"`
 }
 
-func parseTOML(name string, content []byte) ([]record, locator, error) {
-	d := toml.NewDecoder(bytes.NewReader(content))
+// tomlReader reads a TOML file in parts of some [[context]] tables.
+type tomlReader struct {
+	name    string
+	text    *bufio.Reader
+	part    []byte
+	first   int    // line at which it begins
+	head    []byte // a line that was read and belongs to the next part
+	ended   bool
+	records []record
+	at      int // the record last returned
+	lines   [][]byte
+	tables  []int // lines of the part's [[context]], of records in order
+}
+
+const (
+	tomlTables = 256      // in a part
+	tomlMost   = 16 << 20 // bytes of a part
+)
+
+func newTOML(name string, r *bufio.Reader) *tomlReader {
+	return &tomlReader{name: name, text: r, first: 1}
+}
+
+func (t *tomlReader) next() (*record, error) {
+	for t.at++; t.at >= len(t.records); t.at = 0 {
+		if t.ended {
+			return nil, io.EOF
+		}
+		if err := t.read(); err != nil {
+			return nil, err
+		}
+		if err := t.decode(); err != nil {
+			return nil, err
+		}
+	}
+	return &t.records[t.at], nil
+}
+
+// read reads a part: up to a [[context]], which no string or list holds, or the end.
+func (t *tomlReader) read() error {
+	t.first += bytes.Count(t.part, []byte{'\n'})
+	clear(t.part)
+	t.part = append(t.part[:0], t.head...)
+	t.head = t.head[:0]
+	tables := 0
+	if len(t.part) > 0 {
+		tables++
+	}
+	var s tomlState
+	begin := len(t.part) // of the line
+	for {
+		b, err := t.text.ReadSlice('\n')
+		t.part = append(t.part, b...)
+		if len(t.part) > tomlMost {
+			return &Error{t.name, t.first, fmt.Errorf("from here on %d MiB stand without a [[context]] of a line's own: write one for each context, and see that no string lacks its end", tomlMost>>20)}
+		}
+		if err == bufio.ErrBufferFull {
+			continue
+		}
+		if err != nil && err != io.EOF {
+			return &Error{t.name, 0, err}
+		}
+		line := t.part[begin:]
+		if !s.inside() && isContext(line) {
+			if tables++; tables > tomlTables {
+				t.head = append(t.head[:0], line...)
+				t.part = t.part[:begin]
+				return nil
+			}
+		}
+		s.line(line)
+		begin = len(t.part)
+		if err == io.EOF {
+			t.ended = true
+			return nil
+		}
+	}
+}
+
+// isContext reports whether a line begins a context.
+func isContext(line []byte) bool {
+	line = bytes.TrimSpace(line)
+	if len(line) < 2 || line[0] != '[' {
+		return false
+	}
+	head, _, _ := bytes.Cut(line, []byte{'#'})
+	return string(bytes.ReplaceAll(bytes.TrimSpace(head), []byte(" "), nil)) == "[[context]]"
+}
+
+// tomlState is what goes on over the end of a line: a string or a list.
+type tomlState struct {
+	quote byte // of a string of several lines
+	depth int  // of lists and tables in line
+}
+
+func (s *tomlState) inside() bool { return s.quote != 0 || s.depth > 0 }
+
+// line looks at a line. What is wrong with it is found by who decodes it.
+func (s *tomlState) line(b []byte) {
+	if !s.inside() && bytes.IndexByte(b, '=') < 0 {
+		return // a table's head, a comment, nothing
+	}
+	for i := 0; i < len(b); i++ {
+		c := b[i]
+		if s.quote != 0 {
+			switch {
+			case c == '\\' && s.quote == '"':
+				i++
+			case c == s.quote && triple(b[i:], c):
+				s.quote = 0
+				for i += 2; i+1 < len(b) && b[i+1] == c; i++ { // quotes that belong to the string
+				}
+			}
+			continue
+		}
+		switch c {
+		case '#':
+			return
+		case '"', '\'':
+			if triple(b[i:], c) {
+				s.quote = c
+				i += 2
+				continue
+			}
+			for i++; i < len(b) && b[i] != c; i++ {
+				if b[i] == '\\' && c == '"' {
+					i++
+				}
+			}
+		case '[', '{':
+			s.depth++
+		case ']', '}':
+			s.depth = max(0, s.depth-1)
+		}
+	}
+}
+
+func triple(b []byte, c byte) bool { return len(b) >= 3 && b[0] == c && b[1] == c && b[2] == c }
+
+func (t *tomlReader) decode() error {
+	d := toml.NewDecoder(bytes.NewReader(t.part))
 	d.DisallowUnknownFields()
-	var file tomlFile
+	file := tomlFile{t.records[:0]}
+	clear(t.records)
 	err := d.Decode(&file)
+	t.records, t.lines = file.Context, nil
+	fail := func(row int, err error) error { return &Error{t.name, t.first + row - 1, err} }
 	var unknown *toml.StrictMissingError
 	var bad *toml.DecodeError
 	switch {
 	case errors.As(err, &unknown) && len(unknown.Errors) > 0:
 		first := &unknown.Errors[0]
 		row, _ := first.Position()
-		return nil, nil, &Error{name, row, fmt.Errorf("unknown key %q", strings.Join(first.Key(), "."))}
+		return fail(row, fmt.Errorf("unknown key %q", strings.Join(first.Key(), ".")))
 	case errors.As(err, &bad):
 		row, _ := bad.Position()
 		what := bad.Error()
 		if key := bad.Key(); len(key) > 0 {
 			what = key[len(key)-1] + ": " + strings.TrimPrefix(what, "toml: ")
 		}
-		return nil, nil, &Error{name, row, errors.New(what)}
+		return fail(row, errors.New(what))
 	case err != nil:
-		return nil, nil, &Error{name, 0, err}
+		return &Error{t.name, 0, err}
 	}
-	return file.Context, tomlLines(content), nil
+	return nil
 }
 
-// tomlLines finds lines by their beginnings: the n-th [[context]], and the key
-// at the start of a line below it.
-func tomlLines(content []byte) locator {
-	lines := strings.Split(string(content), "\n")
-	return func(record int, field string) int {
-		at, n := 0, -1
-		for i, line := range lines {
-			line = strings.TrimSpace(line)
-			if strings.HasPrefix(line, "[") {
-				if strings.HasPrefix(strings.ReplaceAll(line, " ", ""), "[[context]]") {
-					n++
-				}
-				if n == record {
-					at = i + 1
-				}
-				continue
+// line finds lines by their beginnings: the n-th [[context]], and the key at the
+// start of a line below it.
+func (t *tomlReader) line(field string) int {
+	if t.lines == nil {
+		t.lines, t.tables = bytes.Split(t.part, []byte{'\n'}), t.tables[:0]
+		var s tomlState
+		for i, line := range t.lines {
+			if !s.inside() && isContext(line) {
+				t.tables = append(t.tables, i)
 			}
-			key, _, ok := strings.Cut(line, "=")
-			if n == record && ok && strings.Trim(strings.TrimSpace(key), `"'`) == field {
-				return i + 1
-			}
+			s.line(line)
 		}
-		return at
 	}
+	if t.at >= len(t.tables) {
+		return 0
+	}
+	end := len(t.lines)
+	if t.at+1 < len(t.tables) {
+		end = t.tables[t.at+1]
+	}
+	for i := t.tables[t.at] + 1; i < end; i++ {
+		key, _, ok := bytes.Cut(t.lines[i], []byte{'='})
+		if ok && string(bytes.Trim(bytes.TrimSpace(key), `"'`)) == field {
+			return t.first + i
+		}
+	}
+	return t.first + t.tables[t.at]
 }
 
 func appendTOML(dst []byte, entries []keys.Entry, secrets bool) []byte {
