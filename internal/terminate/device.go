@@ -188,8 +188,12 @@ func (g *Gateway) heard(now time.Time, d *device, from hop, plain bool) {
 		if g.plain[d.at.remote] == d {
 			delete(g.plain, d.at.remote)
 		}
+		turned := d.plain && !plain
 		d.at, d.plain = from, plain
 		d.sealed = d.sealed || !plain
+		if turned {
+			g.endPlain(now, d)
+		}
 		d.publish()
 		if plain {
 			g.plain[from.remote] = d

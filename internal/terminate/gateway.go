@@ -69,6 +69,9 @@ type Gateway struct {
 	pool      []byte    // random bytes
 	swept     time.Time // the journal
 
+	plainPolicy atomic.Int32 // Plain
+	freshness   atomic.Int32 // endpoint.Freshness
+
 	anew        atomic.Bool // rederived is not empty
 	rederivedMu sync.Mutex  // nothing else is asked for under it
 	rederived   []string    // whose context is a new one
@@ -92,6 +95,8 @@ func Listen(cfg Config) (*Gateway, error) {
 		cfg: cfg, devices: map[string]*device{}, byIndex: map[uint32]*device{}, plain: map[netip.AddrPort]*device{},
 		uplinks: map[backToken]*uplink{}, downlinks: map[string]*downlink{}, journal: map[journalKey]*entry{},
 	}
+	g.plainPolicy.Store(int32(cfg.Plain))
+	g.freshness.Store(int32(cfg.Freshness))
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	g.db = newBehind(cfg.Store, cfg.Logger)
 	if err := g.loadSeed(); err != nil {
@@ -110,7 +115,7 @@ func Listen(cfg Config) (*Gateway, error) {
 	g.e = endpoint.New(endpoint.Config{
 		Keyring:         cfg.Keyring,
 		Allow:           func(peer string, _ coap.Code, _ string) bool { return cfg.Accepts(peer) },
-		Freshness:       func(string, coap.Code, string) endpoint.Freshness { return cfg.Freshness },
+		Freshness:       func(string, coap.Code, string) endpoint.Freshness { return endpoint.Freshness(g.freshness.Load()) },
 		Moved:           g.moved,
 		Transparent:     true,
 		MaxObservations: cfg.MaxObservations,
@@ -141,7 +146,7 @@ func (g *Gateway) Addr() netip.AddrPort { return g.front.Addr() }
 // Config.Drain to be answered, new requests are left to be repeated.
 func (g *Gateway) Serve(ctx context.Context) error {
 	g.cfg.Logger.Info("terminating OSCORE", "route", g.cfg.Name, "listen", g.Addr().String(), "backend", g.cfg.Backend.String(),
-		"upstream", g.cfg.Upstream.String(), "upstream_port", g.cfg.UpstreamPort, "plain", g.cfg.Plain.String())
+		"upstream", g.cfg.Upstream.String(), "upstream_port", g.cfg.UpstreamPort, "plain", g.policy().String())
 	var turn sync.Mutex
 	for range g.cfg.Workers {
 		g.workers.Go(func() { g.read(g.front, &turn, &work{in: make([]udp.Packet, batch)}, g.fromFront) })
@@ -155,6 +160,26 @@ func (g *Gateway) Serve(ctx context.Context) error {
 	g.back.close()
 	g.workers.Wait()
 	return g.db.close()
+}
+
+// SetPolicies changes Config.Plain and Config.Freshness from now on. What is under
+// way in plain and is not allowed any more ends at once.
+func (g *Gateway) SetPolicies(plain Plain, fresh endpoint.Freshness) {
+	var out sending
+	g.locked(&out, func() {
+		before := g.policy()
+		g.plainPolicy.Store(int32(plain))
+		g.freshness.Store(int32(fresh))
+		if before == plain {
+			return
+		}
+		now := time.Now()
+		for _, d := range g.plain {
+			if !g.mayPlain(d) {
+				g.endPlain(now, d)
+			}
+		}
+	})
 }
 
 // drain waits for the answers under way.

@@ -49,7 +49,7 @@ func (g *Gateway) open(now time.Time, o *opened) {
 		Source: o.ev.Peer.remote.String(), Token: m.Token, Message: oscore.Message{Code: byte(m.Code), Body: m.Body},
 	})
 	switch {
-	case o.res.Verdict == endpoint.NotProtected && g.cfg.Plain != PlainRefuse:
+	case o.res.Verdict == endpoint.NotProtected && g.policy() != PlainRefuse:
 		g.loadPlain(o)
 	case o.res.Verdict == endpoint.Deliver:
 		o.dev, o.err = g.load(o.res.Peer)
@@ -203,6 +203,10 @@ func (g *Gateway) answerDevice(now time.Time, u *uplink, code coap.Code, body []
 			return
 		}
 		u.relation = u.req.Observation()
+	} else if !g.mayPlain(u.dev) {
+		g.down.Release(in)
+		g.endUplink(now, u)
+		return
 	} else if _, has := observeOf(body); has && u.observes && code.IsSuccess() {
 		u.plainly = true
 	}
