@@ -389,7 +389,7 @@ func (a *admin) getMigration(*http.Request) (any, error) {
 		case v.StillPlain > 0:
 			v.Next = "give these devices their keys; meanwhile they are served as they are"
 		default:
-			v.Next = "no device was seen plain since the start: when all have been seen, set plain = \"refuse\" and restart"
+			v.Next = "no device was seen plain since the start: when all have been seen, set plain = \"refuse\" and reload"
 		}
 		out = append(out, v)
 	}

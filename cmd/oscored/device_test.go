@@ -400,3 +400,51 @@ func TestMigration(t *testing.T) {
 		}
 	}
 }
+
+// TestMigrationByReload: a fleet is told by reloads what it may do. After the last
+// one nothing is taken or sent in plain; sealed devices notice nothing.
+func TestMigrationByReload(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	server := newServer(t)
+	ring, entry := pair(t, "new", 1)
+	_, other := pair(t, "old", 2)
+	p := newProcess(t, server.Addr().String(), []keys.Entry{entry, other}, "plain = \"observe\"\nfreshness = \"window\"\n")
+	p.start(nil, "-init", "-fresh")
+	sealed, plain := newDevice(t, p, "new", ring), newDevice(t, p, "old", nil)
+	for _, d := range []*sim.Device{sealed, plain} {
+		if err := d.Register(ctx); err != nil {
+			t.Fatal(err, p.said())
+		}
+	}
+	if resp, err := server.Read(ctx, "old", "/3/0/0", 0); err != nil || sim.CodeText(resp.Code) != "2.05" {
+		t.Fatalf("%v, %v", resp, err)
+	}
+	b, err := os.ReadFile(filepath.Join(p.dir, p.file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.NewReplacer(`"observe"`, `"refuse"`, `"window"`, `"always"`).Replace(string(b))
+	p.write(p.file, text)
+	var done map[string]string
+	if status := p.api("POST", "/api/reload", &done); status != 200 {
+		t.Fatalf("%d, %v\n%s", status, done, p.said())
+	}
+	if err := plain.Update(ctx); err == nil {
+		t.Error("an Update in plain was passed after the reload")
+	}
+	if resp, err := server.Do(ctx, "old", sim.ReadRequest("/3/0/0", 0)); err != nil || sim.CodeText(resp.Code) != "5.03" {
+		t.Errorf("%v, %v: it went out in plain", sim.CodeText(resp.Code), err)
+	}
+	if err := sealed.Update(ctx); err != nil {
+		t.Error(err, p.said())
+	}
+	if resp, err := server.Read(ctx, "new", "/3/0/0", 0); err != nil || sim.CodeText(resp.Code) != "2.05" {
+		t.Errorf("%v, %v", resp, err)
+	}
+	var counters map[string]map[string]uint64
+	p.api("GET", "/api/counters", &counters)
+	if counters["main"]["echo_challenge"] == 0 {
+		t.Errorf("no Echo was asked for under freshness = \"always\": %v", counters)
+	}
+}
