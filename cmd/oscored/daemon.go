@@ -274,10 +274,10 @@ func inUse(err error) string {
 	return ""
 }
 
-// forget tells every route that a context was removed or replaced.
-func (d *daemon) forget(name string) {
+// forget tells every route that contexts were removed or replaced.
+func (d *daemon) forget(names ...string) {
 	for _, r := range d.routes {
-		r.Forget(name)
+		r.Forget(names...)
 	}
 }
 

@@ -19,9 +19,9 @@ type registry struct {
 	store *bolt.Store
 	ring  *keys.Keyring
 
-	mu       sync.Mutex        // one change at a time
-	sources  map[string]string // names that came from key files, and which
-	forget   func(name string) // tells the routes, nil before they run
+	mu       sync.Mutex            // one change at a time
+	sources  map[string]string     // names that came from key files, and which
+	forget   func(names ...string) // tells the routes, nil before they run
 	progress func(done, of int)
 }
 
@@ -192,10 +192,13 @@ func (r *registry) put(ctx context.Context, fresh bool, entries []keys.Entry) er
 	if errors.Is(err, keys.ErrDuplicate) || errors.Is(err, keys.ErrTainted) {
 		return fmt.Errorf("%w: %w", errConfig, err)
 	}
-	if err == nil && r.forget != nil {
+	// An import that broke off has written some of them.
+	if (err == nil || len(entries) >= manyEntries) && r.forget != nil {
+		names := make([]string, len(entries))
 		for i := range entries {
-			r.forget(entries[i].Name)
+			names[i] = entries[i].Name
 		}
+		r.forget(names...)
 	}
 	return err
 }
@@ -208,10 +211,8 @@ func (r *registry) drop(ctx context.Context, names []string) error {
 	if err := r.store.Remove(ctx, names...); err != nil {
 		return err
 	}
-	for _, name := range names {
-		if r.forget != nil {
-			r.forget(name)
-		}
+	if r.forget != nil {
+		r.forget(names...)
 	}
 	return nil
 }

@@ -147,9 +147,7 @@ func (r *route) change(c *routeConfig) {
 		}
 		return true
 	})
-	for _, name := range gone {
-		r.Forget(name)
-	}
+	r.Forget(gone...)
 }
 
 // nextSteps tell what helps a device that does not get through, by what the

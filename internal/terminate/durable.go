@@ -14,10 +14,11 @@ import (
 	"github.com/oscorelay/oscorelay/keys/bolt"
 )
 
-// What is kept of a device.
+// What is kept of a device, by each route for itself: several may serve it, and
+// what one of them has under way is not to be led to the backend of another.
 const (
 	factAddress  = "address"  // see appendAddress
-	factLocation = "location" // of its registration
+	factLocation = "location" // of its registration, and the endpoint name it is of
 	factSeed     = "seed"     // of a gateway, under gatewayName
 )
 
@@ -82,9 +83,28 @@ func (b *behind) after(f func()) {
 	signal(b.wake)
 }
 
-func (b *behind) put(name, key string, data []byte) {
-	b.add(func(tx *bolt.Tx) error { return tx.PutFact(name, key, data) })
+// fact is the key of a fact of this route's.
+func (g *Gateway) fact(key string) string { return key + "@" + g.cfg.Name }
+
+// put keeps a fact of a device, unless its context was removed meanwhile: the
+// next one of that name begins without.
+func (g *Gateway) put(d *device, key string, data []byte) {
+	g.keepOf(d, func(tx *bolt.Tx) error { return tx.PutFact(d.name, g.fact(key), data) })
 }
+
+func (g *Gateway) keepOf(d *device, f func(tx *bolt.Tx) error) {
+	name, index := d.name, d.index
+	g.db.add(func(tx *bolt.Tx) error {
+		if now, ok := tx.Index(name); !ok || now != index {
+			return nil
+		}
+		return f(tx)
+	})
+}
+
+// locationFact is a registration's location as it is kept. Under another endpoint
+// name it is none.
+func (d *device) locationFact() []byte { return []byte(d.location + "\x00" + d.endpoint) }
 
 func (b *behind) run() {
 	defer close(b.done)
@@ -160,23 +180,23 @@ func (d *device) parseAddress(b []byte) error {
 }
 
 // read fills in what the store knows of a device.
-func (d *device) read(tx *bolt.Tx) (kept []bolt.Observation, err error) {
+func (g *Gateway) readDevice(tx *bolt.Tx, d *device) (kept []bolt.Observation, err error) {
 	index, ok := tx.Index(d.name)
 	if !ok {
 		return nil, errNoDevice
 	}
 	d.index = index
-	if b, ok, err := tx.Fact(d.name, factAddress); err != nil {
+	if b, ok, err := tx.Fact(d.name, g.fact(factAddress)); err != nil {
 		return nil, err
 	} else if ok {
 		if err := d.parseAddress(b); err != nil {
 			return nil, fmt.Errorf("address of %q: %w", d.name, err)
 		}
 	}
-	if b, ok, err := tx.Fact(d.name, factLocation); err != nil {
+	if b, ok, err := tx.Fact(d.name, g.fact(factLocation)); err != nil {
 		return nil, err
-	} else if ok {
-		d.location = string(b)
+	} else if location, endpoint, named := strings.Cut(string(b), "\x00"); ok && named && endpoint == d.endpoint {
+		d.location = location
 	}
 	err = tx.Observations(d.name, func(o bolt.Observation) error {
 		kept = append(kept, o)
@@ -188,7 +208,7 @@ func (d *device) read(tx *bolt.Tx) (kept []bolt.Observation, err error) {
 // loadSeed reads what message IDs begin from, or makes it anew.
 func (g *Gateway) loadSeed() error {
 	return g.cfg.Store.Update(g.ctx, func(tx *bolt.Tx) error {
-		b, ok, err := tx.Fact(gatewayName, factSeed)
+		b, ok, err := tx.Fact(gatewayName, g.fact(factSeed))
 		if err != nil {
 			return err
 		}
@@ -196,7 +216,7 @@ func (g *Gateway) loadSeed() error {
 		if !ok || len(b) != len(g.seed) || g.cfg.Store.Taint() != "" {
 			b = make([]byte, len(g.seed))
 			_, _ = rand.Read(b) // never fails
-			if err := tx.PutFact(gatewayName, factSeed, b); err != nil {
+			if err := tx.PutFact(gatewayName, g.fact(factSeed), b); err != nil {
 				return err
 			}
 		}
@@ -212,15 +232,20 @@ func (g *Gateway) loadStart(now time.Time) error {
 	var begun []journalled
 	err := g.cfg.Store.View(g.ctx, func(tx *bolt.Tx) error {
 		err := tx.Observations("", func(o bolt.Observation) error {
-			names[o.Peer] = true
+			if _, ours := g.parseObservation(o); ours {
+				names[o.Peer] = true
+			}
 			return nil
 		})
 		if err != nil {
 			return err
 		}
-		if g.cfg.UpstreamPorts > 0 { // the backend finds nobody at a port that is closed
-			err := tx.Facts("", func(name, key string, _ []byte) error {
-				if key == factLocation {
+		// A backend finds nobody at a port that is closed, and a device without
+		// OSCORE is known by its address.
+		if plain := g.policy() != PlainRefuse; plain || g.cfg.UpstreamPorts > 0 {
+			address, location := g.fact(factAddress), g.fact(factLocation)
+			err := tx.Facts("", func(name, key string, data []byte) error {
+				if g.cfg.UpstreamPorts > 0 && key == location || plain && key == address && !strings.HasPrefix(string(data), "sealed ") {
 					names[name] = true
 				}
 				return nil
@@ -230,8 +255,15 @@ func (g *Gateway) loadStart(now time.Time) error {
 			}
 		}
 		return tx.Journal(func(x bolt.Exchange, o bolt.Outcome) error {
-			begun = append(begun, journalled{x, o})
-			names[x.Peer] = true
+			index, route, ok := parsePeer(x.Peer)
+			if !ok || route != g.cfg.Name {
+				return nil
+			}
+			name, ok := tx.ByIndex(index)
+			if ok {
+				begun = append(begun, journalled{name, x, o})
+				names[name] = true
+			}
 			return nil
 		})
 	})

@@ -66,6 +66,7 @@ type Gateway struct {
 	journal   map[journalKey]*entry
 	waiting   list.List // exchange, in the order of their deadlines
 	dormant   list.List // *downlink: observations to be taken up, see revive
+	forgets   uint64    // calls of Forget
 	pool      []byte    // random bytes
 	swept     time.Time // the journal
 

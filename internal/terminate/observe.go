@@ -1,6 +1,7 @@
 package terminate
 
 import (
+	"crypto/sha256"
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
@@ -17,6 +18,22 @@ type observation struct {
 	Code        byte
 	Confirmable bool
 	Body        []byte
+	Route       string
+	Token       []byte // the backend's
+}
+
+// observationKey names an observation in the store: backends of several routes may
+// choose the same token.
+func (g *Gateway) observationKey(token []byte) []byte {
+	sum := sha256.Sum256(append([]byte(g.cfg.Name+"\x00"), token...))
+	return sum[:8]
+}
+
+// parseObservation reads an observation; ok is false for one of another route, or
+// of a future version: the backend will miss that, and observe anew.
+func (g *Gateway) parseObservation(o bolt.Observation) (kept observation, ok bool) {
+	ok = cbor.Unmarshal(o.Data, &kept) == nil && kept.Route == g.cfg.Name && coap.Check(kept.Body) == nil
+	return kept, ok
 }
 
 // notification passes a notification on. The first answers the request.
@@ -42,12 +59,12 @@ func (g *Gateway) notification(now time.Time, d *downlink, typ coap.Type, m osco
 	d.relation, d.first = related, m
 	d.dev.down--
 	g.c.latency(now.Sub(d.since))
-	data, err := cbor.Marshal(observation{Code: d.m.Code, Confirmable: d.con, Body: d.m.Body})
+	data, err := cbor.Marshal(observation{Code: d.m.Code, Confirmable: d.con, Body: d.m.Body, Route: g.cfg.Name, Token: d.token})
 	if err != nil {
 		return // it cannot
 	}
-	o := bolt.Observation{Peer: d.dev.name, Token: d.token, Data: data}
-	g.db.add(func(tx *bolt.Tx) error { return tx.PutObservation(o) })
+	o := bolt.Observation{Peer: d.dev.name, Token: g.observationKey(d.token), Data: data}
+	g.keepOf(d.dev, func(tx *bolt.Tx) error { return tx.PutObservation(o) })
 	// A backend that knows itself observing never asks again: it is told when
 	// the store knows it too.
 	g.db.after(func() {
@@ -134,25 +151,25 @@ func (g *Gateway) cancelObservation(now time.Time, d *downlink, in *backIn) {
 
 // forgetObservation takes an observation out of the store.
 func (g *Gateway) forgetObservation(d *downlink) {
-	name, token := d.dev.name, d.token
+	name, token := d.dev.name, g.observationKey(d.token)
 	g.db.add(func(tx *bolt.Tx) error { return tx.DeleteObservation(name, token) })
 }
 
 // keep enters an observation that an earlier process left: dormant, until it is
 // asked for again.
 func (g *Gateway) keep(dev *device, o bolt.Observation) {
-	var kept observation
-	if cbor.Unmarshal(o.Data, &kept) != nil || coap.Check(kept.Body) != nil {
-		return // of a future version: the backend will miss it, and observe anew
+	kept, ok := g.parseObservation(o)
+	if !ok {
+		return
 	}
 	d := &downlink{
-		index: dev.index, dev: dev, token: o.Token, con: kept.Confirmable,
+		index: dev.index, dev: dev, token: kept.Token, con: kept.Confirmable,
 		m: oscore.Message{Code: kept.Code, Body: kept.Body}, observes: true, relation: dormant,
 	}
 	if dev.asked == nil {
 		dev.asked = map[string]*downlink{}
 	}
-	dev.asked[string(o.Token)] = d
+	dev.asked[string(d.token)] = d
 	dev.observations++
 	dev.asleep++
 }

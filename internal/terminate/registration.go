@@ -94,12 +94,15 @@ func (g *Gateway) registered(u *uplink, code coap.Code, body []byte) bool {
 }
 
 func (g *Gateway) keepLocation(d *device) {
-	name, location := d.name, d.location
-	if location == "" {
-		g.db.add(func(tx *bolt.Tx) error { return tx.DeleteFact(name, factLocation) })
+	if d.location == "" {
+		g.forgetLocation(d.name)
 		return
 	}
-	g.db.put(name, factLocation, []byte(location))
+	g.put(d, factLocation, d.locationFact())
+}
+
+func (g *Gateway) forgetLocation(name string) {
+	g.db.add(func(tx *bolt.Tx) error { return tx.DeleteFact(name, g.fact(factLocation)) })
 }
 
 // endpointName returns the ep of a registration.
