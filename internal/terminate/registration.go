@@ -81,6 +81,8 @@ func (g *Gateway) registered(u *uplink, code coap.Code, body []byte) bool {
 	switch {
 	case u.what == registers && code == coap.Created:
 		location = locationOf(body)
+	case u.path != d.location: // of an earlier registration
+		return false
 	case u.what == deregisters && code == coap.Deleted, u.what == updates && code == coap.NotFound:
 	default:
 		return false
