@@ -103,6 +103,10 @@ func TestOtherWaysAreRefused(t *testing.T) {
 		"an empty segment between": {path("rd", "", "2"), coap.BadOption},
 		"Proxy-Uri":                {path("rd").Add(coap.ProxyURI, []byte("coap://x/rd?ep=dev2")), coap.BadOption},
 		"Proxy-Scheme":             {path("rd").Add(coap.ProxyScheme, []byte("coap")), coap.BadOption},
+		"a dot":                    {path(".", "rd").Add(coap.URIQuery, []byte("ep=dev2")), coap.BadOption},
+		"a step back":              {path("x", "..", "rd").Add(coap.URIQuery, []byte("ep=dev2")), coap.BadOption},
+		"a step back at the end":   {path("rd", "2", ".."), coap.BadOption},
+		"a name in another option": {path("rd").Add(coap.URIQuery, []byte("ep=dev1")).Add(coap.URIQuery, []byte("lt=9&ep=dev2")), coap.BadRequest},
 		"another's, in one":        {path("rd/2"), coap.NotFound},
 		"its own":                  {path("rd", "1"), 0},
 	} {

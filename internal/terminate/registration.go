@@ -37,7 +37,7 @@ func (g *Gateway) register(u *uplink, m oscore.Message) (out oscore.Message, bad
 	} else {
 		path = coap.Path(m.Body)
 	}
-	if strings.Contains(path, "//") || isProxied(m.Body) {
+	if strings.Contains(path, "//") || isDotted(path) || isProxied(m.Body) {
 		return m, coap.BadOption // another way to write a path that is bound, or past the backend
 	}
 	switch code := coap.Code(m.Code); {
@@ -119,9 +119,17 @@ func endpointName(body []byte) (name string, has bool) {
 				return "\x00", true // two names are nobody's
 			}
 			name, has = v, true
+		} else if strings.Contains(string(w.Value), "&ep=") {
+			return "\x00", true // a server that joins options would read a second one
 		}
 	}
 	return name, has
+}
+
+// isDotted reports whether a path has a segment that RFC 7252 §5.10.1 forbids, and
+// that a server may resolve.
+func isDotted(path string) bool {
+	return strings.Contains(path, "/.") && (strings.Contains(path+"/", "/./") || strings.Contains(path+"/", "/../"))
 }
 
 // isProxied reports whether a request asks to be forwarded (RFC 7252 §5.7.2):
