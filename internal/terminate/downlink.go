@@ -2,6 +2,7 @@ package terminate
 
 import (
 	"bytes"
+	"container/list"
 	"errors"
 	"time"
 
@@ -34,6 +35,7 @@ type downlink struct {
 	ahead    bool // others wait for it, see holdBack
 	observes bool
 	relation relation
+	queued   *list.Element  // among those to be taken up
 	first    oscore.Message // notification, while the store is written
 	seq      uint32         // of the last notification to the backend
 }
@@ -157,7 +159,7 @@ func (g *Gateway) enterDownlink(d *downlink) {
 
 // begun sends what was sealed.
 func (g *Gateway) begun(now time.Time, d *downlink, x *endpoint.Exchange, sealed oscore.Message, err error) {
-	if d.dev.asked[string(d.token)] != d { // it ended meanwhile
+	if d.dev.asked[string(d.token)] != d || d.relation == dormant { // it ended meanwhile
 		if x != nil {
 			x.Close()
 		}

@@ -177,8 +177,8 @@ func (g *Gateway) keep(dev *device, o bolt.Observation) {
 // queueDormant has the observations of a device taken up in their turn.
 func (g *Gateway) queueDormant(dev *device) {
 	for _, d := range dev.asked {
-		if d.relation == dormant {
-			g.dormant.PushBack(d)
+		if d.relation == dormant && d.queued == nil {
+			d.queued = g.dormant.PushBack(d)
 		}
 	}
 }
@@ -188,6 +188,7 @@ func (g *Gateway) queueDormant(dev *device) {
 func (g *Gateway) nextDormant(n int) (due []*downlink) {
 	for e := g.dormant.Front(); e != nil && len(due) < n; e = g.dormant.Front() {
 		d := g.dormant.Remove(e).(*downlink)
+		d.queued = nil
 		if d.relation != dormant || d.dev.asked[string(d.token)] != d || !d.dev.at.remote.IsValid() {
 			continue
 		}
@@ -205,8 +206,12 @@ func (g *Gateway) wake(dev *device) {
 		return
 	}
 	for _, d := range dev.asked {
-		if d.relation == dormant {
-			g.dormant.PushFront(d)
+		switch {
+		case d.relation != dormant:
+		case d.queued != nil:
+			g.dormant.MoveToFront(d.queued)
+		default:
+			d.queued = g.dormant.PushFront(d)
 		}
 	}
 }
@@ -230,33 +235,26 @@ func (g *Gateway) awaited(ev frontEvent) bool {
 // revive asks for an observation again (RFC 8613 Appendix B.1.3 wants its
 // notification number forgotten). It takes the lock.
 func (g *Gateway) revive(now time.Time, d *downlink, out *sending) {
-	if d.dev.plain {
-		g.locked(out, func() {
-			if d.relation == reviving && g.await(now, d) {
-				g.sendPlain(now, d)
-			}
-		})
-		return
-	}
-	held := false
+	seal := false
 	g.locked(out, func() {
-		if held = d.dev.settled != nil; held && d.relation == reviving && g.await(now, d) {
+		switch {
+		case d.relation != reviving: // it ended meanwhile
+		case !g.await(now, d):
+			g.c.shed.Add(1)
+			g.sleep(now, d)
+		case d.dev.plain:
+			g.sendPlain(now, d)
+		case d.dev.settled != nil:
 			g.later(d.dev.settled, d)
+		default:
+			seal = true
 		}
 	})
-	if held {
+	if !seal {
 		return
 	}
 	x, sealed, err := g.e.Begin(now, d.dev.name, d.m, endpoint.RequestOptions{})
-	g.locked(out, func() {
-		if d.relation != reviving || !g.await(now, d) {
-			if x != nil {
-				x.Close()
-			}
-			return
-		}
-		g.begun(now, d, x, sealed, err)
-	})
+	g.locked(out, func() { g.begun(now, d, x, sealed, err) })
 }
 
 // sleep leaves an observation until its device is heard again.
