@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/oscorelay/oscorelay/keys/bolt"
@@ -27,12 +28,17 @@ const gatewayName = "\x01gateway"
 
 // behind writes to the store, many changes in one transaction. Most of them need
 // not be there before a message goes out; for the others there is after.
+//
+// A disk that is full is tried again, with what was to be written then. A store
+// that has stopped is not.
 type behind struct {
-	store *bolt.Store
-	log   *slog.Logger
+	update func(context.Context, func(*bolt.Tx) error) error
+	log    *slog.Logger
+	c      *counters
 
 	mu      sync.Mutex
 	work    []func(*bolt.Tx) error
+	held    int // changes that the disk did not take yet
 	then    []func()
 	wake    chan struct{} // there is something
 	hurry   chan struct{} // somebody waits for it
@@ -42,15 +48,17 @@ type behind struct {
 }
 
 const (
-	// maxBehind bounds what waits to be written; more waits for the disk.
+	// maxBehind bounds what waits to be written; more is lost.
 	maxBehind = 16384
 	// gather is how long a change waits for others that nobody is in a hurry
 	// for: a flush of its own would be in the way of the journal's.
 	gather = 40 * time.Millisecond
+	// retry is how long a disk that was full is left alone.
+	retry = time.Second
 )
 
-func newBehind(store *bolt.Store, log *slog.Logger) *behind {
-	b := &behind{store: store, log: log, wake: make(chan struct{}, 1), hurry: make(chan struct{}, 1), done: make(chan struct{})}
+func newBehind(update func(context.Context, func(*bolt.Tx) error) error, log *slog.Logger, c *counters) *behind {
+	b := &behind{update: update, log: log, c: c, wake: make(chan struct{}, 1), hurry: make(chan struct{}, 1), done: make(chan struct{})}
 	go b.run()
 	return b
 }
@@ -59,10 +67,14 @@ func newBehind(store *bolt.Store, log *slog.Logger) *behind {
 // what it would have saved over a restart: never a number, never a key.
 func (b *behind) add(f func(*bolt.Tx) error) {
 	b.mu.Lock()
-	if len(b.work) < maxBehind {
+	fits := len(b.work)+b.held < maxBehind
+	if fits {
 		b.work = append(b.work, f)
 	}
 	b.mu.Unlock()
+	if !fits {
+		b.c.storage.Add(1)
+	}
 	signal(b.wake)
 }
 
@@ -74,13 +86,92 @@ func signal(c chan struct{}) {
 }
 
 // after has f called, in another goroutine, when all that was added before is
-// durable, or never will be.
+// durable, or the disk has not taken it.
 func (b *behind) after(f func()) {
 	b.mu.Lock()
 	b.then = append(b.then, f)
 	b.mu.Unlock()
 	signal(b.hurry)
 	signal(b.wake)
+}
+
+func (b *behind) run() {
+	defer close(b.done)
+	var held []func(*bolt.Tx) error
+	for {
+		b.mu.Lock()
+		work, then, closed := append(held, b.work...), b.then, b.closed
+		b.work, b.then, b.held = nil, nil, len(work)
+		b.mu.Unlock()
+		held = b.write(work)
+		b.mu.Lock()
+		b.held = len(held)
+		b.mu.Unlock()
+		for _, f := range then {
+			f()
+		}
+		switch {
+		case closed && (len(held) > 0 || len(work)+len(then) == 0):
+			return
+		case len(held) > 0:
+			select {
+			case <-b.hurry:
+			case <-time.After(retry):
+			}
+		case len(work)+len(then) == 0:
+			<-b.wake
+			select {
+			case <-b.hurry:
+			case <-time.After(gather):
+			}
+		}
+	}
+}
+
+// write writes changes, and returns them if they are to be tried again.
+func (b *behind) write(work []func(*bolt.Tx) error) (held []func(*bolt.Tx) error) {
+	if len(work) == 0 {
+		return nil
+	}
+	var bad error
+	err := b.update(context.Background(), func(tx *bolt.Tx) error {
+		bad = nil // it may run more than once
+		for _, f := range work {
+			if err := f(tx); err != nil && !errors.Is(err, bolt.ErrNotBegun) && !errors.Is(err, bolt.ErrTooLong) {
+				bad = err // and none of the others'
+			}
+		}
+		return nil
+	})
+	before := b.failure
+	b.failure = err
+	switch {
+	case err == nil && before != nil:
+		b.log.Info("the store takes changes again: what waited is written", "changes", len(work))
+	case err != nil:
+		b.c.storage.Add(1)
+		if before == nil {
+			b.log.Error("the store takes no changes: addresses, registrations and observations of now would not survive a restart", "error", err)
+		}
+		if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG) {
+			return work
+		}
+	}
+	if err == nil && bad != nil {
+		b.c.storage.Add(1)
+		b.log.Error("a change cannot be written: what it was about will not survive a restart", "error", bad)
+	}
+	return nil
+}
+
+func (b *behind) close() error {
+	b.mu.Lock()
+	b.closed = true
+	b.mu.Unlock()
+	signal(b.hurry)
+	signal(b.wake)
+	<-b.done
+	return b.failure
 }
 
 // fact is the key of a fact of this route's.
@@ -105,54 +196,6 @@ func (g *Gateway) keepOf(d *device, f func(tx *bolt.Tx) error) {
 // locationFact is a registration's location as it is kept. Under another endpoint
 // name it is none.
 func (d *device) locationFact() []byte { return []byte(d.location + "\x00" + d.endpoint) }
-
-func (b *behind) run() {
-	defer close(b.done)
-	for {
-		b.mu.Lock()
-		work, then, closed := b.work, b.then, b.closed
-		b.work, b.then = nil, nil
-		b.mu.Unlock()
-		if len(work) > 0 {
-			err := b.store.Update(context.Background(), func(tx *bolt.Tx) error {
-				for _, f := range work {
-					if err := f(tx); err != nil && !errors.Is(err, bolt.ErrNotBegun) && !errors.Is(err, bolt.ErrTooLong) {
-						return err
-					}
-				}
-				return nil
-			})
-			if err != nil && b.failure == nil {
-				b.failure = err
-				b.log.Error("the store takes nothing more: addresses and observations of now will not survive a restart", "error", err)
-			}
-		}
-		for _, f := range then {
-			f()
-		}
-		if len(work)+len(then) > 0 {
-			continue
-		}
-		if closed {
-			return
-		}
-		<-b.wake
-		select {
-		case <-b.hurry:
-		case <-time.After(gather):
-		}
-	}
-}
-
-func (b *behind) close() error {
-	b.mu.Lock()
-	b.closed = true
-	b.mu.Unlock()
-	signal(b.hurry)
-	signal(b.wake)
-	<-b.done
-	return b.failure
-}
 
 // appendAddress appends how and where the device was last heard.
 func (d *device) appendAddress(b []byte) []byte {

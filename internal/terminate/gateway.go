@@ -99,7 +99,7 @@ func Listen(cfg Config) (*Gateway, error) {
 	g.plainPolicy.Store(int32(cfg.Plain))
 	g.freshness.Store(int32(cfg.Freshness))
 	g.ctx, g.cancel = context.WithCancel(context.Background())
-	g.db = newBehind(cfg.Store, cfg.Logger)
+	g.db = newBehind(cfg.Store.Update, cfg.Logger.With("route", cfg.Name), &g.c)
 	if err := g.loadSeed(); err != nil {
 		return nil, fmt.Errorf("terminate: the store: %w", err)
 	}
