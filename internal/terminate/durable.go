@@ -36,9 +36,11 @@ type behind struct {
 	log    *slog.Logger
 	c      *counters
 
+	turn sync.Mutex // of whoever has changes in hand: they are made in their order
+
 	mu      sync.Mutex
 	work    []func(*bolt.Tx) error
-	held    int // changes that the disk did not take yet
+	held    []func(*bolt.Tx) error // in hand, or not taken by the disk yet
 	then    []func()
 	wake    chan struct{} // there is something
 	hurry   chan struct{} // somebody waits for it
@@ -67,7 +69,7 @@ func newBehind(update func(context.Context, func(*bolt.Tx) error) error, log *sl
 // what it would have saved over a restart: never a number, never a key.
 func (b *behind) add(f func(*bolt.Tx) error) {
 	b.mu.Lock()
-	fits := len(b.work)+b.held < maxBehind
+	fits := len(b.work)+len(b.held) < maxBehind
 	if fits {
 		b.work = append(b.work, f)
 	}
@@ -97,28 +99,31 @@ func (b *behind) after(f func()) {
 
 func (b *behind) run() {
 	defer close(b.done)
-	var held []func(*bolt.Tx) error
 	for {
+		b.turn.Lock()
 		b.mu.Lock()
-		work, then, closed := append(held, b.work...), b.then, b.closed
-		b.work, b.then, b.held = nil, nil, len(work)
+		work, then, closed := append(b.held, b.work...), b.then, b.closed
+		b.work, b.then, b.held = nil, nil, work
 		b.mu.Unlock()
-		held = b.write(work)
+		held := b.write(work)
 		b.mu.Lock()
-		b.held = len(held)
+		b.held = held
 		b.mu.Unlock()
+		b.turn.Unlock()
 		for _, f := range then {
 			f()
 		}
 		switch {
-		case closed && (len(held) > 0 || len(work)+len(then) == 0):
-			return
+		case closed:
+			if len(held) > 0 || len(work)+len(then) == 0 {
+				return
+			}
 		case len(held) > 0:
 			select {
 			case <-b.hurry:
 			case <-time.After(retry):
 			}
-		case len(work)+len(then) == 0:
+		default:
 			<-b.wake
 			select {
 			case <-b.hurry:
@@ -128,6 +133,53 @@ func (b *behind) run() {
 	}
 }
 
+// join makes a change that somebody waits for, and with it, before it, what waits
+// to be written: a transfer in blocks costs one transaction a block, which holds
+// the answer to the block before.
+func (b *behind) join(f func(*bolt.Tx) error) error {
+	if !b.turn.TryLock() {
+		return b.update(context.Background(), f)
+	}
+	defer b.turn.Unlock()
+	b.mu.Lock()
+	var work []func(*bolt.Tx) error
+	if len(b.held)+len(b.then) == 0 {
+		work, b.work, b.held = b.work, nil, b.work
+	}
+	b.mu.Unlock()
+	if len(work) == 0 {
+		return b.update(context.Background(), f)
+	}
+	var bad error
+	err := b.update(context.Background(), func(tx *bolt.Tx) error {
+		if bad = perform(tx, work); bad != nil {
+			return bad
+		}
+		return f(tx)
+	})
+	b.mu.Lock()
+	b.held = nil
+	if err != nil {
+		b.work = append(work, b.work...) // by itself
+	}
+	b.mu.Unlock()
+	signal(b.wake)
+	if bad != nil {
+		return b.update(context.Background(), f)
+	}
+	return err
+}
+
+// perform makes changes; one that cannot be made takes no other with it.
+func perform(tx *bolt.Tx, work []func(*bolt.Tx) error) (bad error) {
+	for _, f := range work {
+		if err := f(tx); err != nil && !errors.Is(err, bolt.ErrNotBegun) && !errors.Is(err, bolt.ErrTooLong) {
+			bad = err
+		}
+	}
+	return bad
+}
+
 // write writes changes, and returns them if they are to be tried again.
 func (b *behind) write(work []func(*bolt.Tx) error) (held []func(*bolt.Tx) error) {
 	if len(work) == 0 {
@@ -135,12 +187,7 @@ func (b *behind) write(work []func(*bolt.Tx) error) (held []func(*bolt.Tx) error
 	}
 	var bad error
 	err := b.update(context.Background(), func(tx *bolt.Tx) error {
-		bad = nil // it may run more than once
-		for _, f := range work {
-			if err := f(tx); err != nil && !errors.Is(err, bolt.ErrNotBegun) && !errors.Is(err, bolt.ErrTooLong) {
-				bad = err // and none of the others'
-			}
-		}
+		bad = perform(tx, work)
 		return nil
 	})
 	before := b.failure

@@ -129,3 +129,41 @@ func TestBehindStopped(t *testing.T) {
 		t.Errorf("%v after %d tries", err, s.tries)
 	}
 }
+
+// What somebody waits for takes with it what was to be written before it, in one
+// transaction and in order, and is not held up by what cannot be written.
+func TestBehindJoins(t *testing.T) {
+	s := &disk{}
+	b := newBehind(s.update, slog.New(slog.DiscardHandler), &counters{})
+	var order []string
+	step := func(name string, err error) func(*bolt.Tx) error {
+		return func(*bolt.Tx) error { order = append(order, name); return err }
+	}
+	b.turn.Lock() // nobody else writes meanwhile
+	b.add(step("finish", nil))
+	b.turn.Unlock()
+	if err := b.join(step("begin", nil)); err != nil {
+		t.Error(err)
+	}
+	s.mu.Lock()
+	if s.tries != 1 || fmt.Sprint(order) != "[finish begin]" {
+		t.Errorf("%d transactions: %v", s.tries, order)
+	}
+	order = nil
+	s.mu.Unlock()
+	b.add(step("bad", errors.New("damaged")))
+	if err := b.join(step("begin", nil)); err != nil {
+		t.Error("held up:", err)
+	}
+	refused := errors.New("refused")
+	b.add(step("finish", nil))
+	if err := b.join(step("begin", refused)); !errors.Is(err, refused) {
+		t.Error(err)
+	}
+	if err := b.close(); err != nil {
+		t.Error(err)
+	}
+	if n := strings.Count(fmt.Sprint(order), "finish"); n < 1 || order[len(order)-1] != "finish" {
+		t.Errorf("what was joined is lost with the one that failed: %v", order)
+	}
+}

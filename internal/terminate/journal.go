@@ -1,7 +1,6 @@
 package terminate
 
 import (
-	"context"
 	"encoding/binary"
 	"errors"
 	"net/netip"
@@ -102,11 +101,13 @@ func (g *Gateway) sendJournalled(now time.Time, d *downlink, dg coap.Datagram) {
 			repeated bool
 			err      error
 		)
-		if first {
-			earlier, repeated, err = g.cfg.Store.Begin(context.Background(), x, data, now)
-		} else {
-			err = g.cfg.Store.Again(context.Background(), x, data)
-		}
+		err = g.db.join(func(tx *bolt.Tx) (err error) {
+			if !first {
+				return tx.Again(x, data)
+			}
+			earlier, repeated, err = tx.Begin(x, data, now)
+			return err
+		})
 		var out sending
 		g.locked(&out, func() {
 			now := time.Now()
