@@ -13,6 +13,7 @@ type device struct {
 	name     string // of its context
 	endpoint string
 	index    uint32
+	place    int // in Gateway.all
 
 	at       hop                    // where it was last heard of; not valid: never
 	sealedAt atomic.Pointer[string] // the same as text, for a device that speaks with OSCORE; nil: none
@@ -96,16 +97,18 @@ func (g *Gateway) enter(d *device, kept []bolt.Observation) (*device, error) {
 	if _, ok := g.back.of(d.index); !ok {
 		return nil, errNoPlace
 	}
-	if err := g.back.enter(d.index); err != nil {
-		return nil, err
-	}
 	if len(g.devices) >= g.cfg.MaxDevices && !g.dropDevice() {
 		return nil, errTooMany
+	}
+	if err := g.back.enter(d.index); err != nil {
+		return nil, err
 	}
 	d.publish()
 	g.known.Lock()
 	g.devices[d.name], g.byIndex[d.index] = d, d
 	g.known.Unlock()
+	d.place = len(g.all)
+	g.all = append(g.all, d)
 	if d.plain && d.at.remote.IsValid() {
 		g.plain[d.at.remote] = d
 	}
@@ -139,6 +142,11 @@ func (g *Gateway) remove(d *device) {
 	delete(g.devices, d.name)
 	delete(g.byIndex, d.index)
 	g.known.Unlock()
+	last := len(g.all) - 1
+	g.all[d.place] = g.all[last]
+	g.all[d.place].place = d.place
+	g.all[last] = nil
+	g.all = g.all[:last]
 	g.back.leave(d.index)
 	if g.plain[d.at.remote] == d {
 		delete(g.plain, d.at.remote)

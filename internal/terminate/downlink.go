@@ -154,6 +154,7 @@ func (g *Gateway) enterDownlink(d *downlink) {
 	dev.down++
 	if d.observes {
 		dev.observations++
+		g.observed++
 	}
 }
 
@@ -366,6 +367,7 @@ func (g *Gateway) endDownlink(now time.Time, d *downlink) {
 	delete(dev.asked, string(d.token))
 	if d.observes {
 		dev.observations--
+		g.observed--
 		g.forgetObservation(d)
 	}
 	switch d.relation {
@@ -373,6 +375,7 @@ func (g *Gateway) endDownlink(now time.Time, d *downlink) {
 		dev.down--
 	case dormant:
 		dev.asleep--
+		g.asleep--
 	}
 }
 

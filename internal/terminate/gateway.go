@@ -60,6 +60,9 @@ type Gateway struct {
 	up        *message.Layer[uint32] // toward the backend, by the device's index
 	devices   map[string]*device
 	byIndex   map[uint32]*device
+	all       []*device                  // in no order, without holes
+	observed  int                        // observations, of all of them
+	asleep    int                        // of these those to be taken up
 	plain     map[netip.AddrPort]*device // that speak without OSCORE, by their address
 	uplinks   map[backToken]*uplink
 	downlinks map[string]*downlink // by the token that the device has

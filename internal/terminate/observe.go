@@ -172,6 +172,8 @@ func (g *Gateway) keep(dev *device, o bolt.Observation) {
 	dev.asked[string(d.token)] = d
 	dev.observations++
 	dev.asleep++
+	g.observed++
+	g.asleep++
 }
 
 // queueDormant has the observations of a device taken up in their turn.
@@ -194,6 +196,7 @@ func (g *Gateway) nextDormant(n int) (due []*downlink) {
 		}
 		d.relation = reviving
 		d.dev.asleep--
+		g.asleep--
 		due = append(due, d)
 	}
 	return due
@@ -267,6 +270,7 @@ func (g *Gateway) sleep(now time.Time, d *downlink) {
 	}
 	d.relation = dormant
 	d.dev.asleep++
+	g.asleep++
 }
 
 // contextsChanged goes on with the devices whose contexts were derived anew.

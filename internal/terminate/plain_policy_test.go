@@ -113,3 +113,31 @@ func plainGateway(t *testing.T, b *backend) (*Gateway, *backend) {
 	}
 	return g, d
 }
+
+// A device asks for one observation twice before it is answered: it has one then,
+// and nothing is left of the other.
+func TestObservesTwiceAtOnce(t *testing.T) {
+	b := newBackend(t)
+	g, d := plainGateway(t, b)
+	body := coap.AppendBody(nil, coap.Options{}.AddUint(coap.Observe, 0).Add(coap.URIPath, []byte("x")), nil)
+	var asked []coap.Datagram
+	for mid := range uint16(2) {
+		d.send(coap.Datagram{Type: coap.Confirmable, Code: coap.GET, MessageID: 100 + mid, Token: []byte{9}, Body: body})
+		dg, ok := b.receive(5 * time.Second)
+		if !ok {
+			t.Fatal("not passed on")
+		}
+		asked = append(asked, dg)
+	}
+	for _, dg := range asked {
+		b.send(coap.Datagram{Type: coap.Acknowledgement, Code: coap.Content, MessageID: dg.MessageID, Token: dg.Token, Body: coap.AppendBody(nil, coap.Options{}.AddUint(coap.Observe, 1), nil)})
+		if dg, ok := d.receive(5 * time.Second); !ok || dg.Code != coap.Content {
+			t.Fatalf("%v, %v", dg, ok)
+		}
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if dev := g.devices["dev1"]; len(g.uplinks) != 1 || len(dev.observing) != 1 || g.observed != 1 || dev.up != 0 {
+		t.Errorf("%d requests, %d observations, %d counted, %d under way", len(g.uplinks), len(dev.observing), g.observed, dev.up)
+	}
+}

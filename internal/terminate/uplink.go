@@ -207,7 +207,7 @@ func (g *Gateway) answerDevice(now time.Time, u *uplink, code coap.Code, body []
 		g.down.Release(in)
 		g.endUplink(now, u)
 		return
-	} else if _, has := observeOf(body); has && u.observes && code.IsSuccess() {
+	} else if _, has := observeOf(body); has && u.observes && code.IsSuccess() && len(u.dev.observing) < g.cfg.MaxObservations {
 		u.plainly = true
 	}
 	if u.relation != nil || u.plainly {
@@ -215,7 +215,11 @@ func (g *Gateway) answerDevice(now time.Time, u *uplink, code coap.Code, body []
 			u.dev.observing = map[string]*uplink{}
 		}
 		u.asks = string(in.Token())
+		if old := u.dev.observing[u.asks]; old != nil {
+			g.endUplink(now, old) // both were under way at a time
+		}
 		u.dev.observing[u.asks] = u
+		g.observed++
 		u.dev.up--
 	} else {
 		g.endUplink(now, u)
@@ -300,6 +304,7 @@ func (g *Gateway) endUplink(now time.Time, u *uplink) {
 	}
 	if u.asks != "" && u.dev.observing[u.asks] == u {
 		delete(u.dev.observing, u.asks)
+		g.observed--
 	}
 }
 
