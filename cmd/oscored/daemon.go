@@ -406,10 +406,25 @@ func (d *daemon) loop(ctx context.Context, signals <-chan os.Signal, show func()
 			if err := d.healthy(ctx); err != nil {
 				return end("the store has stopped", err)
 			}
-			if interval > 0 {
-				d.notify.say("WATCHDOG=1")
-			}
+			d.watchdog(interval)
 		}
+	}
+}
+
+// stallLimit is how long a route may do nothing that time made due before the
+// service manager is left without a sign of life.
+const stallLimit = 5 * time.Second
+
+// watchdog tells the service manager that the daemon lives, if its routes do.
+func (d *daemon) watchdog(interval time.Duration) {
+	for _, r := range d.routes {
+		if t := r.Stalled(time.Now()); t > max(stallLimit, interval) {
+			d.log.Error("a route does not move: the service manager is not told that it lives, and starts it again", "route", r.name, "for", t.Round(time.Second).String())
+			return
+		}
+	}
+	if interval > 0 {
+		d.notify.say("WATCHDOG=1")
 	}
 }
 

@@ -3,6 +3,7 @@ package terminate
 import (
 	"fmt"
 	"testing"
+	"time"
 )
 
 // All devices are shown while some come and go, and the sums agree with them.
@@ -41,4 +42,23 @@ func TestDevicesInSlices(t *testing.T) {
 			t.Errorf("%s has place %d, stands at %d", d.name, d.place, i)
 		}
 	}
+}
+
+// A gateway that is stuck says so, and no longer when it moves again.
+func TestStalled(t *testing.T) {
+	g, _ := plainGateway(t, newBackend(t))
+	until := func(what string, ok func(time.Duration) bool) {
+		t.Helper()
+		tick := time.NewTicker(5 * time.Millisecond)
+		defer tick.Stop()
+		for end := time.Now().Add(20 * time.Second); !ok(g.Stalled(time.Now())); <-tick.C {
+			if time.Now().After(end) {
+				t.Fatal("never:", what)
+			}
+		}
+	}
+	g.mu.Lock()
+	until("stalled", func(d time.Duration) bool { return d > 500*time.Millisecond })
+	g.mu.Unlock()
+	until("moves", func(d time.Duration) bool { return d < 200*time.Millisecond })
 }

@@ -73,6 +73,7 @@ type Gateway struct {
 	pool      []byte    // random bytes
 	swept     time.Time // the journal
 
+	ticked      atomic.Int64 // when tick had the lock, in ns since 1970; 0: it does not run
 	plainPolicy atomic.Int32 // Plain
 	freshness   atomic.Int32 // endpoint.Freshness
 
@@ -184,6 +185,16 @@ func (g *Gateway) SetPolicies(plain Plain, fresh endpoint.Freshness) {
 			}
 		}
 	})
+}
+
+// Stalled returns for how long a gateway that serves has done nothing that time
+// made due: it takes its lock, the storage and the sockets for that.
+func (g *Gateway) Stalled(now time.Time) time.Duration {
+	at := g.ticked.Load()
+	if at == 0 || g.ctx.Err() != nil {
+		return 0
+	}
+	return max(0, now.Sub(time.Unix(0, at)))
 }
 
 // drain waits for the answers under way.
@@ -387,6 +398,7 @@ func (g *Gateway) tick() {
 			for _, d := range revive {
 				g.revive(now, d, &out)
 			}
+			g.ticked.Store(time.Now().UnixNano())
 		}
 	}
 }
