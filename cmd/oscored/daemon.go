@@ -489,9 +489,7 @@ func (d *daemon) close() error {
 	if d.reg == nil {
 		return nil
 	}
-	err := d.reg.close()
-	d.reg = nil
-	return err
+	return d.reg.close()
 }
 
 // adminURLName is the file that tells oscored ctl where to ask.

@@ -126,6 +126,21 @@ func TestReloadExchanges(t *testing.T) {
 	if len(v.Contexts) != 1 || v.Contexts[0].Name != "a" || v.Contexts[0].Tainted != "" {
 		t.Errorf("the first keys put back are %+v", v.Contexts)
 	}
+	// The note of what was taken in cannot be written, as on a full disk.
+	blocked := filepath.Join(p.dir, p.store, "key-files.json.new")
+	if err := os.Mkdir(blocked, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	e := entry("e", 'e')
+	e.Params.IDContext = []byte{11}
+	reload("reload broke off", entry("a", 'a'), e)
+	if got := names(); got != "a e " {
+		t.Errorf("contexts %s", got)
+	}
+	if err := os.Remove(blocked); err != nil {
+		t.Fatal(err)
+	}
+	reload("msg=reloaded", entry("a", 'a'), e)
 	p.end(syscall.SIGTERM)
 }
 

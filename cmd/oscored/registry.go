@@ -23,6 +23,7 @@ type registry struct {
 	sources  map[string]string     // names that came from key files, and which
 	forget   func(names ...string) // tells the routes, nil before they run
 	progress func(done, of int)
+	closed   bool
 }
 
 // openRegistry takes the key files into an open store and makes its keyring. The
@@ -100,16 +101,22 @@ func (r *registry) sync(ctx context.Context, files *keyFiles, fresh bool) (res s
 	}
 	if err := r.exchange(ctx, fresh, put, res.Removed); err != nil {
 		if errors.Is(err, errConfig) { // nothing was written
-			err = errors.Join(err, writeFile(r.sourcesName(), r.sources))
+			return res, errors.Join(err, writeFile(r.sourcesName(), r.sources))
 		}
-		return res, err
+		r.sources = both // as the note has it: the next look goes on from there
+		return res, fmt.Errorf("%w: %w", errHalf, err)
 	}
 	r.sources = files.source
-	if err := writeFile(r.sourcesName(), r.sources); err != nil {
-		return res, err
+	if err := errors.Join(writeFile(r.sourcesName(), r.sources), r.end(files.seen)); err != nil {
+		// What is noted is from before, and a look at the files finds them done.
+		return res, fmt.Errorf("%w: the key files are taken in, the note of it cannot be written: %w", errHalf, err)
 	}
-	return res, r.end(files.seen)
+	return res, nil
 }
+
+// errHalf is of a look at the key files that was not refused, and did not come to
+// its end: the next one, of a reload or a start, goes on.
+var errHalf = errors.New("what is left to do comes with the next reload or start")
 
 // exchange writes entries and removes others. The caller holds mu.
 func (r *registry) exchange(ctx context.Context, fresh bool, put []keys.Entry, removed []string) error {
@@ -283,6 +290,12 @@ func (r *registry) source(name string) string {
 
 // close hands the replay windows over and closes the store.
 func (r *registry) close() error {
+	r.mu.Lock() // a change that is under way ends first
+	defer r.mu.Unlock()
+	if r.closed {
+		return nil
+	}
+	r.closed = true
 	var err error
 	if r.ring != nil {
 		err = r.ring.Close(context.Background())

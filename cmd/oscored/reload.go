@@ -14,7 +14,10 @@ func (d *daemon) reload(ctx context.Context) (err error) {
 	d.notify.reloading()
 	defer func() { d.notify.say("READY=1\nSTATUS=" + d.summary()) }()
 	defer func() {
-		if err != nil {
+		switch {
+		case errors.Is(err, errHalf):
+			d.log.Error("reload broke off: contexts of the key files may have changed, the configuration has not", "err", err)
+		case err != nil:
 			d.log.Error("reload refused: nothing changed", "err", err)
 		}
 	}()
