@@ -157,6 +157,7 @@ func (g *Gateway) Serve(ctx context.Context) error {
 		g.workers.Go(func() { g.read(g.front, &turn, &work{in: make([]udp.Packet, batch)}, g.fromFront) })
 	}
 	g.back.serve()
+	g.ticked.Store(time.Now().UnixNano())
 	g.workers.Go(g.tick)
 	<-ctx.Done()
 	g.drain()
