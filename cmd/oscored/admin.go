@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strconv"
@@ -76,7 +77,7 @@ func (a *admin) protect(next http.Handler, browser bool) http.Handler {
 		switch {
 		case !a.token.is(got):
 			if got != "" {
-				a.log.Warn("administration refused", "reason", "token", "source", r.RemoteAddr, "path", r.URL.Path)
+				slog.New(a.quiet).Warn("administration refused", "reason", "token", "source", r.RemoteAddr, "path", r.URL.Path)
 			}
 			w.Header().Set("WWW-Authenticate", "Bearer")
 			if browser || strings.Contains(r.Header.Get("Accept"), "text/html") {
@@ -234,56 +235,73 @@ type deviceView struct {
 	Next         string     `json:"next,omitempty"`
 }
 
-// devices lists devices in the order of their names.
-func (a *admin) devices(keep func(*terminate.Device) bool) []deviceView {
-	out := []deviceView{}
+// found is a device of a route.
+type found struct {
+	route string
+	terminate.Device
+}
+
+// devices returns the devices of a page, in the order of their names, and how many
+// there are in all. It holds no more than a few pages of them.
+func (a *admin) devices(after string, limit int, keep func(*terminate.Device) bool) (out []deviceView, total int, next string) {
+	var list []found
+	most := limit + len(a.routes) + 1 // a name is on as many routes at most
+	cut := func() {
+		slices.SortStableFunc(list, func(x, y found) int { return strings.Compare(x.Context, y.Context) })
+		list = list[:min(len(list), most)]
+	}
 	for _, r := range a.routes {
 		r.Devices(func(d terminate.Device) bool {
 			if !keep(&d) {
 				return true
 			}
-			v := deviceView{
-				Route: r.name, Name: d.Context, Endpoint: d.Endpoint, Address: addressText(d.Address), Upstream: addressText(d.Upstream), Location: d.Location,
-				Sealed: !d.Plain, Observations: d.Observations, Dormant: d.Dormant, Exchanges: d.Exchanges, Stuck: d.Stuck, Next: nextStep(d.Stuck),
+			total++
+			if after != "" && d.Context <= after {
+				return true
 			}
-			if !d.LastSeen.IsZero() {
-				v.LastSeen = &d.LastSeen
+			if list = append(list, found{r.name, d}); len(list) >= 4*most {
+				cut()
 			}
-			if d.Stuck != "" {
-				v.Since = &d.Since
-			}
-			out = append(out, v)
 			return true
 		})
 	}
-	slices.SortStableFunc(out, func(x, y deviceView) int { return strings.Compare(x.Name, y.Name) })
-	return out
+	cut()
+	list, next = page(list, limit, func(f *found) string { return f.Context })
+	out = []deviceView{}
+	for i := range list {
+		out = append(out, list[i].view())
+	}
+	return out, total, next
 }
 
-// page cuts a list that is ordered by name: what comes after a name, at most so
-// many, and the name to go on after.
-func page[T any](r *http.Request, list []T, name func(*T) string) (out []T, next string, err error) {
-	limit, err := limitOf(r)
-	if err != nil {
-		return nil, "", err
+func (d *found) view() deviceView {
+	v := deviceView{
+		Route: d.route, Name: d.Context, Endpoint: d.Endpoint, Address: addressText(d.Address), Upstream: addressText(d.Upstream), Location: d.Location,
+		Sealed: !d.Plain, Observations: d.Observations, Dormant: d.Dormant, Exchanges: d.Exchanges, Stuck: d.Stuck, Next: nextStep(d.Stuck),
 	}
-	after := r.FormValue("after")
-	i := 0
-	for after != "" && i < len(list) && name(&list[i]) <= after {
-		i++
+	if !d.LastSeen.IsZero() {
+		v.LastSeen = &d.LastSeen
 	}
-	out = list[i:]
-	if len(out) > limit {
-		end := limit
-		for end < len(out) && name(&out[end]) == name(&out[end-1]) {
-			end++ // the same name on another route
-		}
-		if end < len(out) {
-			next = name(&out[end-1])
-		}
-		out = out[:end]
+	if d.Stuck != "" {
+		v.Since = &d.Since
 	}
-	return out, next, nil
+	return v
+}
+
+// page cuts a list that is ordered by name: at most so many, and the name to go on
+// after.
+func page[T any](list []T, limit int, name func(*T) string) (out []T, next string) {
+	if len(list) <= limit {
+		return list, ""
+	}
+	end := limit
+	for end < len(list) && name(&list[end]) == name(&list[end-1]) {
+		end++ // the same name on another route
+	}
+	if end < len(list) {
+		next = name(&list[end-1])
+	}
+	return list[:end], next
 }
 
 // limitOf reads how many entries a page may have: 100, at most 1000.
@@ -305,50 +323,42 @@ type devicesView struct {
 	Next    string       `json:"next,omitempty"` // give it as after
 }
 
+// listDevices is the page that a request asks for.
+func (a *admin) listDevices(r *http.Request, keep func(*terminate.Device) bool) (v devicesView, err error) {
+	limit, err := limitOf(r)
+	if err != nil {
+		return v, err
+	}
+	v.Devices, v.Total, v.Next = a.devices(r.FormValue("after"), limit, keep)
+	return v, nil
+}
+
 func (a *admin) getDevices(r *http.Request) (any, error) {
 	q := r.FormValue("q")
-	all := a.devices(func(d *terminate.Device) bool {
+	return a.listDevices(r, func(d *terminate.Device) bool {
 		return q == "" || strings.Contains(d.Context, q) || strings.Contains(d.Endpoint, q)
 	})
-	v := devicesView{Total: len(all)}
-	var err error
-	v.Devices, v.Next, err = page(r, all, func(d *deviceView) string { return d.Name })
-	return v, err
 }
 
 func (a *admin) getDevice(r *http.Request) (any, error) {
 	name := r.PathValue("name")
-	list := a.devices(func(d *terminate.Device) bool { return d.Context == name || d.Endpoint == name })
-	if len(list) == 0 {
+	list, n, _ := a.devices("", 1000, func(d *terminate.Device) bool { return d.Context == name || d.Endpoint == name })
+	if n == 0 {
 		return nil, statusError{http.StatusNotFound, fmt.Sprintf("no device %q was seen since the start: 'oscored ctl contexts %s' tells whether its keys are here", name, name)}
 	}
-	return devicesView{Devices: list, Total: len(list)}, nil
+	return devicesView{Devices: list, Total: n}, nil
 }
 
-func (a *admin) stuck() []deviceView {
-	return a.devices(func(d *terminate.Device) bool { return d.Stuck != "" })
-}
+func isStuck(d *terminate.Device) bool { return d.Stuck != "" }
 
-func (a *admin) getStuck(r *http.Request) (any, error) {
-	all := a.stuck()
-	v := devicesView{Total: len(all)}
-	var err error
-	v.Devices, v.Next, err = page(r, all, func(d *deviceView) string { return d.Name })
-	return v, err
-}
+func (a *admin) getStuck(r *http.Request) (any, error) { return a.listDevices(r, isStuck) }
 
 func (a *admin) getExchanges(r *http.Request) (any, error) {
-	busy := a.devices(func(d *terminate.Device) bool { return d.Exchanges > 0 })
-	v := struct {
-		Total   int          `json:"total"`
-		Devices []deviceView `json:"devices"`
-		Next    string       `json:"next,omitempty"`
-	}{}
+	v, err := a.listDevices(r, func(d *terminate.Device) bool { return d.Exchanges > 0 })
+	v.Total = 0
 	for _, x := range a.routes {
 		v.Total += x.Stats().Gauges["exchanges"]
 	}
-	var err error
-	v.Devices, v.Next, err = page(r, busy, func(d *deviceView) string { return d.Name })
 	return v, err
 }
 
@@ -389,7 +399,7 @@ func (a *admin) getMigration(*http.Request) (any, error) {
 		case v.StillPlain > 0:
 			v.Next = "give these devices their keys; meanwhile they are served as they are"
 		default:
-			v.Next = "no device was seen plain since the start: when all have been seen, set plain = \"refuse\" and restart"
+			v.Next = "no device was seen plain since the start: when all have been seen, set plain = \"refuse\" and reload"
 		}
 		out = append(out, v)
 	}

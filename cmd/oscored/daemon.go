@@ -269,10 +269,10 @@ func inUse(err error) string {
 	return ""
 }
 
-// forget tells every route that a context was removed or replaced.
-func (d *daemon) forget(name string) {
+// forget tells every route that contexts were removed or replaced.
+func (d *daemon) forget(names ...string) {
 	for _, r := range d.routes {
-		r.Forget(name)
+		r.Forget(names...)
 	}
 }
 
@@ -401,10 +401,25 @@ func (d *daemon) loop(ctx context.Context, signals <-chan os.Signal, show func()
 			if err := d.healthy(ctx); err != nil {
 				return end("the store has stopped", err)
 			}
-			if interval > 0 {
-				d.notify.say("WATCHDOG=1")
-			}
+			d.watchdog(interval)
 		}
+	}
+}
+
+// stallLimit is how long a route may do nothing that time made due before the
+// service manager is left without a sign of life.
+const stallLimit = 5 * time.Second
+
+// watchdog tells the service manager that the daemon lives, if its routes do.
+func (d *daemon) watchdog(interval time.Duration) {
+	for _, r := range d.routes {
+		if t := r.Stalled(time.Now()); t > max(stallLimit, interval) {
+			d.log.Error("a route does not move: the service manager is not told that it lives, and starts it again", "route", r.name, "for", t.Round(time.Second).String())
+			return
+		}
+	}
+	if interval > 0 {
+		d.notify.say("WATCHDOG=1")
 	}
 }
 
@@ -469,9 +484,7 @@ func (d *daemon) close() error {
 	if d.reg == nil {
 		return nil
 	}
-	err := d.reg.close()
-	d.reg = nil
-	return err
+	return d.reg.close()
 }
 
 // adminURLName is the file that tells oscored ctl where to ask.

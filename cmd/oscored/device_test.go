@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/plgd-dev/go-coap/v3/message/codes"
+
 	"github.com/oscorelay/oscorelay/internal/sim"
 	"github.com/oscorelay/oscorelay/keys"
 	"github.com/oscorelay/oscorelay/keys/keyfile"
@@ -399,4 +401,123 @@ func TestMigration(t *testing.T) {
 			t.Errorf("no %s in\n%s", want, b)
 		}
 	}
+}
+
+// TestMigrationByReload: a fleet is told by reloads what it may do. After the last
+// one nothing is taken or sent in plain; sealed devices notice nothing.
+func TestMigrationByReload(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	server := newServer(t)
+	ring, entry := pair(t, "new", 1)
+	_, other := pair(t, "old", 2)
+	p := newProcess(t, server.Addr().String(), []keys.Entry{entry, other}, "plain = \"observe\"\nfreshness = \"window\"\n")
+	p.start(nil, "-init", "-fresh")
+	sealed, plain := newDevice(t, p, "new", ring), newDevice(t, p, "old", nil)
+	for _, d := range []*sim.Device{sealed, plain} {
+		if err := d.Register(ctx); err != nil {
+			t.Fatal(err, p.said())
+		}
+	}
+	if resp, err := server.Read(ctx, "old", "/3/0/0", 0); err != nil || sim.CodeText(resp.Code) != "2.05" {
+		t.Fatalf("%v, %v", resp, err)
+	}
+	b, err := os.ReadFile(filepath.Join(p.dir, p.file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.NewReplacer(`"observe"`, `"refuse"`, `"window"`, `"always"`).Replace(string(b))
+	p.write(p.file, text)
+	var done map[string]string
+	if status := p.api("POST", "/api/reload", &done); status != 200 {
+		t.Fatalf("%d, %v\n%s", status, done, p.said())
+	}
+	if err := plain.Update(ctx); err == nil {
+		t.Error("an Update in plain was passed after the reload")
+	}
+	if resp, err := server.Do(ctx, "old", sim.ReadRequest("/3/0/0", 0)); err != nil || sim.CodeText(resp.Code) != "5.03" {
+		t.Errorf("%v, %v: it went out in plain", sim.CodeText(resp.Code), err)
+	}
+	if err := sealed.Update(ctx); err != nil {
+		t.Error(err, p.said())
+	}
+	if resp, err := server.Read(ctx, "new", "/3/0/0", 0); err != nil || sim.CodeText(resp.Code) != "2.05" {
+		t.Errorf("%v, %v", resp, err)
+	}
+	var counters map[string]map[string]uint64
+	p.api("GET", "/api/counters", &counters)
+	if counters["main"]["echo_challenge"] == 0 {
+		t.Errorf("no Echo was asked for under freshness = \"always\": %v", counters)
+	}
+}
+
+// TestOtherName: a device whose context stands for another endpoint name from now
+// on, by a reload or over a restart, has no registration left: the old one, which
+// the server has under the old name, is not its own.
+func TestOtherName(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for _, by := range []string{"reload", "restart", "other keys"} {
+		t.Run(by, func(t *testing.T) {
+			server := newServer(t)
+			ring, entry := pair(t, "boiler", 1)
+			p := newProcess(t, server.Addr().String(), []keys.Entry{entry}, "[terminate.endpoints]\nboiler = \"urn:dev:1\"\n")
+			p.start(nil, "-init", "-fresh")
+			device := newDevice(t, p, "urn:dev:1", ring)
+			if err := device.Register(ctx); err != nil {
+				t.Fatal(err, p.said())
+			}
+			reg, _ := server.Registration("urn:dev:1")
+			update := sim.Request{Method: codes.POST, Path: "/rd/" + reg.ID, Format: sim.NoFormat, Accept: sim.NoFormat}
+			if resp, err := device.Do(ctx, update); err != nil || sim.CodeText(resp.Code) != "2.04" {
+				t.Fatalf("%s: %v, %v", update.Path, sim.CodeText(resp.Code), err)
+			}
+			b, err := os.ReadFile(filepath.Join(p.dir, p.file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if by == "other keys" {
+				ring, entry = pair(t, "boiler", 1)
+				text, err := keyFileText([]keys.Entry{entry})
+				if err != nil {
+					t.Fatal(err)
+				}
+				p.write("keys.toml", text)
+			} else {
+				p.write(p.file, strings.ReplaceAll(string(b), "urn:dev:1", "urn:dev:2"))
+			}
+			if by == "restart" {
+				p.end(syscall.SIGKILL)
+				p.start(nil)
+			} else {
+				var done map[string]string
+				if status := p.api("POST", "/api/reload", &done); status != 200 {
+					t.Fatalf("%d, %v\n%s", status, done, p.said())
+				}
+			}
+			if by == "other keys" { // the operator knows that they are new
+				p.ctl("contexts", "add", "-fresh", "keys.toml")
+				device = newDevice(t, p, "urn:dev:1", ring)
+			}
+			if resp, err := device.Do(ctx, update); err != nil || sim.CodeText(resp.Code) != "4.04" {
+				t.Errorf("an Update of the old registration: %v, %v\n%s", sim.CodeText(resp.Code), err, p.said())
+			}
+		})
+	}
+}
+
+// ctl runs oscored ctl.
+func (p *process) ctl(args ...string) string {
+	p.t.Helper()
+	self, err := exec.LookPath("oscored")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	cmd := exec.Command(self, append([]string{"ctl", "-config", p.file}, args...)...)
+	cmd.Dir = p.dir
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		p.t.Fatalf("ctl %v: %v\n%s", args, err, out)
+	}
+	return string(out)
 }

@@ -51,12 +51,13 @@ func (a *admin) servePage(w http.ResponseWriter, r *http.Request) {
 		Total   int
 		Next    string
 		Stuck   []deviceView
+		StuckN  int
 		Refused []refusedView
 	}{
 		Status: a.status(r.Context()), Up: time.Since(a.began).Round(time.Second).String(), Query: r.FormValue("q"),
-		Devices: list.Devices, Total: list.Total, Next: list.Next, Stuck: a.stuck(),
+		Devices: list.Devices, Total: list.Total, Next: list.Next,
 	}
-	view.Stuck = view.Stuck[:min(len(view.Stuck), 100)]
+	view.Stuck, view.StuckN, _ = a.devices("", 100, isStuck)
 	for _, x := range a.routes {
 		for reason, n := range x.Stats().Counters {
 			if n > 0 && !events[reason] && !passed[reason] {

@@ -17,9 +17,10 @@ type registry struct {
 	store *bolt.Store
 	ring  *keys.Keyring
 
-	mu       sync.Mutex        // one change at a time
-	forget   func(name string) // tells the routes, nil before they run
+	mu       sync.Mutex            // one change at a time
+	forget   func(names ...string) // tells the routes, nil before they run
 	progress func(done, of int)
+	closed   bool
 }
 
 // openRegistry takes the key files into an open store and makes its keyring. The
@@ -53,17 +54,17 @@ func (r *registry) sync(ctx context.Context, files *keyFiles, fresh bool) (res b
 	case errors.Is(err, keys.ErrDuplicate) || errors.Is(err, keys.ErrTainted):
 		return res, fmt.Errorf("%w: %w", errConfig, err)
 	case err != nil:
-		return res, err
+		return res, fmt.Errorf("%w: %w", errHalf, err)
 	}
 	if r.forget != nil {
-		for _, names := range [][]string{res.Changed, res.Removed} {
-			for _, name := range names {
-				r.forget(name)
-			}
-		}
+		r.forget(append(res.Changed, res.Removed...)...)
 	}
 	return res, nil
 }
+
+// errHalf is of a look at the key files that was not refused, and did not come to
+// its end: the next one, of a reload or a start, goes on.
+var errHalf = errors.New("what is left to do comes with the next reload or start")
 
 // put writes entries; the keyring sees them. The caller holds mu.
 func (r *registry) put(ctx context.Context, fresh bool, entries []keys.Entry) error {
@@ -72,9 +73,11 @@ func (r *registry) put(ctx context.Context, fresh bool, entries []keys.Entry) er
 		return fmt.Errorf("%w: %w", errConfig, err)
 	}
 	if err == nil && r.forget != nil {
+		names := make([]string, len(entries))
 		for i := range entries {
-			r.forget(entries[i].Name)
+			names[i] = entries[i].Name
 		}
+		r.forget(names...)
 	}
 	return err
 }
@@ -87,10 +90,8 @@ func (r *registry) drop(ctx context.Context, names []string) error {
 	if err := r.store.Remove(ctx, names...); err != nil {
 		return err
 	}
-	for _, name := range names {
-		if r.forget != nil {
-			r.forget(name)
-		}
+	if r.forget != nil {
+		r.forget(names...)
 	}
 	return nil
 }
@@ -149,6 +150,12 @@ func (r *registry) remove(ctx context.Context, name string) error {
 
 // close hands the replay windows over and closes the store.
 func (r *registry) close() error {
+	r.mu.Lock() // a change that is under way ends first
+	defer r.mu.Unlock()
+	if r.closed {
+		return nil
+	}
+	r.closed = true
 	var err error
 	if r.ring != nil {
 		err = r.ring.Close(context.Background())

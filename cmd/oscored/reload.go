@@ -16,7 +16,10 @@ func (d *daemon) reload(ctx context.Context) (err error) {
 	d.notify.reloading()
 	defer func() { d.notify.say("READY=1\nSTATUS=" + d.summary()) }()
 	defer func() {
-		if err != nil {
+		switch {
+		case errors.Is(err, errHalf):
+			d.log.Error("reload broke off: contexts of the key files may have changed, the configuration has not", "err", err)
+		case err != nil:
 			d.log.Error("reload refused: nothing changed", "err", err)
 		}
 	}()
@@ -57,7 +60,7 @@ func (d *daemon) reload(ctx context.Context) (err error) {
 }
 
 // softOnly returns what a reload cannot change. Soft are the key files, the log
-// level, and of a route contexts and endpoints.
+// level, and of a route contexts, endpoints, plain and freshness.
 func softOnly(file string, old, c *config, l lines) error {
 	m := &mistakes{file: file, lines: l}
 	hard := func(path string, old, c any) {
@@ -90,8 +93,6 @@ func softOnly(file string, old, c *config, l lines) error {
 		hard(at+".ack_timeout", o.AckTimeout, r.AckTimeout)
 		hard(at+".silent", o.Silent, r.Silent)
 		hard(at+".limits", o.Limits, r.Limits)
-		hard(at+".plain", o.Plain, r.Plain)
-		hard(at+".freshness", o.Freshness, r.Freshness)
 	}
 	for _, o := range old.Terminate {
 		if !slices.ContainsFunc(c.Terminate, func(r routeConfig) bool { return o.Name == r.Name }) {

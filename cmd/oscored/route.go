@@ -134,6 +134,9 @@ func gatewayConfig(c *routeConfig) (cfg terminate.Config, err error) {
 func (r *route) change(c *routeConfig) {
 	old, now := r.policy.Load(), newPolicy(c)
 	r.policy.Store(now)
+	if old.Plain != now.Plain || old.Freshness != now.Freshness {
+		r.SetPolicies(plainPolicies[now.Plain], freshnessPolicies[now.Freshness])
+	}
 	if slices.Equal(old.Contexts, now.Contexts) && maps.Equal(old.Endpoints, now.Endpoints) {
 		return
 	}
@@ -144,9 +147,7 @@ func (r *route) change(c *routeConfig) {
 		}
 		return true
 	})
-	for _, name := range gone {
-		r.Forget(name)
-	}
+	r.Forget(gone...)
 }
 
 // nextSteps tell what helps a device that does not get through, by what the

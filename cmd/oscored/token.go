@@ -76,5 +76,8 @@ func writeNew(name string, b []byte) error {
 		return err
 	}
 	_, err = f.Write(b)
-	return errors.Join(err, f.Close())
+	if err = errors.Join(err, f.Close()); err != nil {
+		err = errors.Join(err, os.Remove(name)) // half of it would be taken for it
+	}
+	return err
 }

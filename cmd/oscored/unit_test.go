@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -287,4 +288,18 @@ func FuzzConfig(f *testing.F) {
 			t.Errorf("%v\n%s", err, out.Bytes())
 		}
 	})
+}
+
+// A page ends where a name does, which several routes may have.
+func TestPage(t *testing.T) {
+	name := func(s *string) string { return *s }
+	for _, c := range []struct {
+		limit     int
+		out, next string
+	}{{1, "[a]", "a"}, {2, "[a b b b]", "b"}, {3, "[a b b b]", "b"}, {4, "[a b b b]", "b"}, {5, "[a b b b c]", ""}, {9, "[a b b b c]", ""}} {
+		out, next := page([]string{"a", "b", "b", "b", "c"}, c.limit, name)
+		if fmt.Sprint(out) != c.out || next != c.next {
+			t.Errorf("%d: %v, then %q", c.limit, out, next)
+		}
+	}
 }

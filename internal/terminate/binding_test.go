@@ -51,6 +51,24 @@ func TestRegistrationIsBound(t *testing.T) {
 	}
 }
 
+// An answer about a registration that the device has replaced meanwhile says
+// nothing of the new one.
+func TestLateEndOfARegistration(t *testing.T) {
+	for _, c := range []struct {
+		what registration
+		code coap.Code
+	}{{updates, coap.NotFound}, {deregisters, coap.Deleted}} {
+		g := &Gateway{db: &behind{}}
+		u := &uplink{dev: &device{location: "/rd/2"}, what: c.what, path: "/rd/1"}
+		if g.registered(u, c.code, nil) || u.dev.location != "/rd/2" {
+			t.Errorf("%v: the location is %q", c.code, u.dev.location)
+		}
+		if u.path = "/rd/2"; !g.registered(u, c.code, nil) || u.dev.location != "" {
+			t.Errorf("%v: the location is still %q", c.code, u.dev.location)
+		}
+	}
+}
+
 func register(query ...string) sim.Request {
 	return sim.Request{Method: codes.POST, Path: "/rd", Query: query, Format: 40, Accept: sim.NoFormat}
 }
@@ -85,6 +103,10 @@ func TestOtherWaysAreRefused(t *testing.T) {
 		"an empty segment between": {path("rd", "", "2"), coap.BadOption},
 		"Proxy-Uri":                {path("rd").Add(coap.ProxyURI, []byte("coap://x/rd?ep=dev2")), coap.BadOption},
 		"Proxy-Scheme":             {path("rd").Add(coap.ProxyScheme, []byte("coap")), coap.BadOption},
+		"a dot":                    {path(".", "rd").Add(coap.URIQuery, []byte("ep=dev2")), coap.BadOption},
+		"a step back":              {path("x", "..", "rd").Add(coap.URIQuery, []byte("ep=dev2")), coap.BadOption},
+		"a step back at the end":   {path("rd", "2", ".."), coap.BadOption},
+		"a name in another option": {path("rd").Add(coap.URIQuery, []byte("ep=dev1")).Add(coap.URIQuery, []byte("lt=9&ep=dev2")), coap.BadRequest},
 		"another's, in one":        {path("rd/2"), coap.NotFound},
 		"its own":                  {path("rd", "1"), 0},
 	} {

@@ -2,6 +2,7 @@ package terminate
 
 import (
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -14,6 +15,7 @@ type device struct {
 	name     string // of its context
 	endpoint string
 	index    uint32
+	place    int // in Gateway.all
 
 	at       hop                            // where it was last heard of; not valid: never
 	sealedAt atomic.Pointer[netip.AddrPort] // the same of a device that speaks with OSCORE; nil: none
@@ -47,18 +49,28 @@ func (g *Gateway) load(name string) (*device, error) {
 	if d != nil {
 		return d, nil
 	}
-	d = &device{name: name, endpoint: g.cfg.Endpoint(name)}
-	var kept []bolt.Observation
-	err := g.cfg.Store.View(g.ctx, func(tx *bolt.Tx) (err error) {
-		kept, err = d.read(tx)
-		return err
-	})
-	if err != nil {
-		return nil, err
+	for {
+		g.mu.Lock()
+		forgets := g.forgets
+		g.mu.Unlock()
+		d = &device{name: name, endpoint: g.cfg.Endpoint(name)}
+		var kept []bolt.Observation
+		err := g.cfg.Store.View(g.ctx, func(tx *bolt.Tx) (err error) {
+			kept, err = g.readDevice(tx, d)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		g.mu.Lock()
+		if forgets == g.forgets {
+			defer g.mu.Unlock()
+			return g.enter(d, kept)
+		}
+		// A context was removed or replaced meanwhile: perhaps this one, whose
+		// index and name then are of the past.
+		g.mu.Unlock()
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.enter(d, kept)
 }
 
 // loadIndex is load by the index.
@@ -87,16 +99,18 @@ func (g *Gateway) enter(d *device, kept []bolt.Observation) (*device, error) {
 	if _, ok := g.back.of(d.index); !ok {
 		return nil, errNoPlace
 	}
-	if err := g.back.enter(d.index); err != nil {
-		return nil, err
-	}
 	if len(g.devices) >= g.cfg.MaxDevices && !g.dropDevice() {
 		return nil, errTooMany
+	}
+	if err := g.back.enter(d.index); err != nil {
+		return nil, err
 	}
 	d.publish()
 	g.known.Lock()
 	g.devices[d.name], g.byIndex[d.index] = d, d
 	g.known.Unlock()
+	d.place = len(g.all)
+	g.all = append(g.all, d)
 	if d.plain && d.at.remote.IsValid() {
 		g.plain[d.at.remote] = d
 	}
@@ -130,31 +144,68 @@ func (g *Gateway) remove(d *device) {
 	delete(g.devices, d.name)
 	delete(g.byIndex, d.index)
 	g.known.Unlock()
+	last := len(g.all) - 1
+	g.all[d.place] = g.all[last]
+	g.all[d.place].place = d.place
+	g.all[last] = nil
+	g.all = g.all[:last]
 	g.back.leave(d.index)
 	if g.plain[d.at.remote] == d {
 		delete(g.plain, d.at.remote)
 	}
 }
 
-// Forget ends what is under way with a device whose context was removed or
-// replaced. Call it after the context has left the keyring.
-func (g *Gateway) Forget(context string) {
-	g.e.Forget(context)
+// Forget ends what is under way with devices whose contexts were removed or
+// replaced, or stand for another endpoint; they have to register anew. Call it
+// after the contexts have left the keyring.
+func (g *Gateway) Forget(contexts ...string) {
+	for some := range slices.Chunk(contexts, 1000) {
+		g.forgetThese(some)
+	}
+}
+
+func (g *Gateway) forgetThese(contexts []string) {
+	for _, name := range contexts {
+		g.e.Forget(name)
+		g.forgetLocation(name)
+	}
 	var out sending
+	g.locked(&out, func() { g.forget(contexts) })
+	// What was read of them until the store knows it too is of the past.
+	known := make(chan struct{})
+	g.db.after(func() { close(known) })
+	select {
+	case <-known:
+	case <-g.db.done:
+	}
 	g.locked(&out, func() {
-		d := g.devices[context]
+		g.forgets++
+		g.forget(contexts)
+	})
+}
+
+func (g *Gateway) forget(contexts []string) {
+	now := time.Now()
+	for _, name := range contexts {
+		d := g.devices[name]
 		if d == nil {
-			return
+			continue
 		}
-		now := time.Now()
 		for _, x := range d.asked {
 			g.endDownlink(now, x)
 		}
 		for _, u := range d.observing {
 			g.endUplink(now, u)
 		}
+		if d.up > 0 {
+			for _, u := range g.uplinks {
+				if u.dev == d {
+					g.endUplink(now, u) // its answer is nobody's any more
+				}
+			}
+		}
 		g.remove(d)
-	})
+	}
 }
 
 // moved reports whether a device's request comes from elsewhere than its last.
@@ -191,13 +242,17 @@ func (g *Gateway) heard(now time.Time, d *device, from hop, plain bool) {
 		if g.plain[d.at.remote] == d {
 			delete(g.plain, d.at.remote)
 		}
+		turned := d.plain && !plain
 		d.at, d.plain = from, plain
 		d.sealed = d.sealed || !plain
+		if turned {
+			g.endPlain(now, d)
+		}
 		d.publish()
 		if plain {
 			g.plain[from.remote] = d
 		}
-		g.db.put(d.name, factAddress, d.appendAddress(nil))
+		g.put(d, factAddress, d.appendAddress(nil))
 	}
 	g.wake(d)
 }

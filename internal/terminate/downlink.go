@@ -1,6 +1,7 @@
 package terminate
 
 import (
+	"container/list"
 	"errors"
 	"slices"
 	"time"
@@ -34,6 +35,7 @@ type downlink struct {
 	ahead    bool // others wait for it, see holdBack
 	observes bool
 	relation relation
+	queued   *list.Element  // among those to be taken up
 	first    oscore.Message // notification, while the store is written
 	seq      uint32         // of the last notification to the backend
 
@@ -200,12 +202,13 @@ func (g *Gateway) enterDownlink(d *downlink) {
 	dev.down++
 	if d.observes {
 		dev.observations++
+		g.observed++
 	}
 }
 
 // begun sends what was sealed.
 func (g *Gateway) begun(now time.Time, d *downlink, x *endpoint.Exchange, sealed oscore.Message, err error) {
-	if d.dev.asked[string(d.token)] != d { // it ended meanwhile
+	if d.dev.asked[string(d.token)] != d || d.relation == dormant { // it ended meanwhile
 		if x != nil {
 			x.Close()
 		}
@@ -425,6 +428,7 @@ func (g *Gateway) endDownlink(now time.Time, d *downlink) {
 	delete(dev.asked, string(d.token))
 	if d.observes {
 		dev.observations--
+		g.observed--
 		g.forgetObservation(d)
 	}
 	switch d.relation {
@@ -432,6 +436,7 @@ func (g *Gateway) endDownlink(now time.Time, d *downlink) {
 		dev.down--
 	case dormant:
 		dev.asleep--
+		g.asleep--
 	}
 }
 

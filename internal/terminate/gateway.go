@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/oscorelay/oscorelay/internal/coap"
 	"github.com/oscorelay/oscorelay/internal/coap/message"
 	"github.com/oscorelay/oscorelay/internal/endpoint"
 	"github.com/oscorelay/oscorelay/internal/udp"
@@ -59,12 +60,16 @@ type Gateway struct {
 	up        *message.Layer[uint32] // toward the backend, by the device's index
 	devices   map[string]*device
 	byIndex   map[uint32]*device
+	all       []*device                  // in no order, without holes
+	observed  int                        // observations, of all of them
+	asleep    int                        // of these those to be taken up
 	plain     map[netip.AddrPort]*device // that speak without OSCORE, by their address
 	uplinks   map[backToken]*uplink
 	downlinks map[token]*downlink // by the token that the device has
 	journal   map[journalKey]*entry
 	waiting   waits
 	dormant   list.List  // *downlink: observations to be taken up, see revive
+	forgets   uint64     // calls of Forget
 	drawn     [4096]byte // random bytes
 	pool      []byte     // of them those to come
 	swept     time.Time  // the journal
@@ -73,6 +78,10 @@ type Gateway struct {
 	// what they are given.
 	sealing, opening []byte
 	spares           []*arrival
+
+	ticked      atomic.Int64 // when tick had the lock, in ns since 1970; 0: it does not run
+	plainPolicy atomic.Int32 // Plain
+	freshness   atomic.Int32 // endpoint.Freshness
 
 	anew        atomic.Bool // rederived is not empty
 	rederivedMu sync.Mutex  // nothing else is asked for under it
@@ -98,8 +107,10 @@ func Listen(cfg Config) (*Gateway, error) {
 		uplinks: map[backToken]*uplink{}, downlinks: map[token]*downlink{}, journal: map[journalKey]*entry{},
 		sealing: make([]byte, 0, room), opening: make([]byte, 0, room),
 	}
+	g.plainPolicy.Store(int32(cfg.Plain))
+	g.freshness.Store(int32(cfg.Freshness))
 	g.ctx, g.cancel = context.WithCancel(context.Background())
-	g.db = newBehind(cfg.Store, cfg.Logger)
+	g.db = newBehind(cfg.Store.Update, cfg.Logger.With("route", cfg.Name), &g.c)
 	if err := g.loadSeed(); err != nil {
 		return nil, fmt.Errorf("terminate: the store: %w", err)
 	}
@@ -116,7 +127,7 @@ func Listen(cfg Config) (*Gateway, error) {
 	g.e = endpoint.New(endpoint.Config{
 		Keyring:         cfg.Keyring,
 		Serve:           cfg.Accepts,
-		Fresh:           cfg.Freshness,
+		Freshness:       func(string, coap.Code, string) endpoint.Freshness { return endpoint.Freshness(g.freshness.Load()) },
 		Moved:           g.moved,
 		Transparent:     true,
 		MaxObservations: cfg.MaxObservations,
@@ -147,12 +158,13 @@ func (g *Gateway) Addr() netip.AddrPort { return g.front.Addr() }
 // Config.Drain to be answered, new requests are left to be repeated.
 func (g *Gateway) Serve(ctx context.Context) error {
 	g.cfg.Logger.Info("terminating OSCORE", "route", g.cfg.Name, "listen", g.Addr().String(), "backend", g.cfg.Backend.String(),
-		"upstream", g.cfg.Upstream.String(), "upstream_port", g.cfg.UpstreamPort, "plain", g.cfg.Plain.String())
+		"upstream", g.cfg.Upstream.String(), "upstream_port", g.cfg.UpstreamPort, "plain", g.policy().String())
 	var turn sync.Mutex
 	for range g.cfg.Workers {
 		g.workers.Go(func() { g.read(g.front, &turn, &work{in: make([]udp.Packet, batch)}, g.fromFront) })
 	}
 	g.back.serve()
+	g.ticked.Store(time.Now().UnixNano())
 	g.workers.Go(g.tick)
 	<-ctx.Done()
 	g.drain()
@@ -161,6 +173,36 @@ func (g *Gateway) Serve(ctx context.Context) error {
 	g.back.close()
 	g.workers.Wait()
 	return g.db.close()
+}
+
+// SetPolicies changes Config.Plain and Config.Freshness from now on. What is under
+// way in plain and is not allowed any more ends at once.
+func (g *Gateway) SetPolicies(plain Plain, fresh endpoint.Freshness) {
+	var out sending
+	g.locked(&out, func() {
+		before := g.policy()
+		g.plainPolicy.Store(int32(plain))
+		g.freshness.Store(int32(fresh))
+		if before == plain {
+			return
+		}
+		now := time.Now()
+		for _, d := range g.plain {
+			if !g.mayPlain(d) {
+				g.endPlain(now, d)
+			}
+		}
+	})
+}
+
+// Stalled returns for how long a gateway that serves has done nothing that time
+// made due: it takes its lock, the storage and the sockets for that.
+func (g *Gateway) Stalled(now time.Time) time.Duration {
+	at := g.ticked.Load()
+	if at == 0 || g.ctx.Err() != nil {
+		return 0
+	}
+	return max(0, now.Sub(time.Unix(0, at)))
 }
 
 // drain waits for the answers under way.
@@ -377,6 +419,7 @@ func (g *Gateway) tick() {
 			for _, d := range revive {
 				g.revive(now, d, &out)
 			}
+			g.ticked.Store(time.Now().UnixNano())
 		}
 	}
 }

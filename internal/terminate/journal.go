@@ -1,7 +1,7 @@
 package terminate
 
 import (
-	"context"
+	"encoding/binary"
 	"errors"
 	"net/netip"
 	"time"
@@ -40,6 +40,7 @@ type entry struct {
 
 // journalled is a record of the journal.
 type journalled struct {
+	context  string
 	exchange bolt.Exchange
 	outcome  bolt.Outcome
 }
@@ -55,8 +56,21 @@ type record struct {
 	Local    string
 }
 
-func (d *downlink) exchange() bolt.Exchange {
-	return bolt.Exchange{Peer: d.dev.name, MessageID: d.mid, Token: d.token}
+// peerOf is the backend of a route as it asks a device. The index is of one context
+// for ever, its name is not.
+func peerOf(index uint32, route string) string {
+	return string(binary.BigEndian.AppendUint32(nil, index)) + route
+}
+
+func parsePeer(s string) (index uint32, route string, ok bool) {
+	if len(s) < 4 {
+		return 0, "", false
+	}
+	return binary.BigEndian.Uint32([]byte(s)), s[4:], true
+}
+
+func (g *Gateway) exchange(d *downlink) bolt.Exchange {
+	return bolt.Exchange{Peer: peerOf(d.dev.index, g.cfg.Name), MessageID: d.mid, Token: d.token}
 }
 
 // sendJournalled has an unsafe request written to the journal, whole, and then
@@ -84,18 +98,20 @@ func (g *Gateway) sendJournalled(now time.Time, d *downlink, dg coap.Datagram) {
 	}
 	first := d.journal == unjournalled
 	d.journal = journals
-	x, own := d.exchange(), d.own
+	x, own := g.exchange(d), d.own
 	g.workers.Go(func() {
 		var (
 			earlier  bolt.Outcome
 			repeated bool
 			err      error
 		)
-		if first {
-			earlier, repeated, err = g.cfg.Store.Begin(context.Background(), x, data, now)
-		} else {
-			err = g.cfg.Store.Again(context.Background(), x, data)
-		}
+		err = g.db.join(func(tx *bolt.Tx) (err error) {
+			if !first {
+				return tx.Again(x, data)
+			}
+			earlier, repeated, err = tx.Begin(x, data, now)
+			return err
+		})
 		var out sending
 		g.locked(&out, func() {
 			now := time.Now()
@@ -136,7 +152,7 @@ func (g *Gateway) finishJournal(d *downlink, code coap.Code, body []byte) {
 	if d.journal == unjournalled {
 		return
 	}
-	x, data := d.exchange(), append([]byte{byte(code)}, body...)
+	x, data := g.exchange(d), append([]byte{byte(code)}, body...)
 	g.db.add(func(tx *bolt.Tx) error { return tx.Finish(x, data) })
 	if e := g.journal[d.key()]; e != nil {
 		e.done, e.code, e.body, e.again = true, code, data[1:], nil
@@ -184,7 +200,7 @@ func (g *Gateway) takeUp(now time.Time, begun []journalled) {
 	lifetime := message.Config{}.ExchangeLifetime()
 	last := map[journalKey]time.Time{} // by context and token
 	for _, j := range begun {
-		k := journalKey{context: j.exchange.Peer, token: string(j.exchange.Token)}
+		k := journalKey{context: j.context, token: string(j.exchange.Token)}
 		if j.outcome.Begun.After(last[k]) {
 			last[k] = j.outcome.Begun
 		}
@@ -193,7 +209,7 @@ func (g *Gateway) takeUp(now time.Time, begun []journalled) {
 		if now.Sub(j.outcome.Begun) > lifetime {
 			continue
 		}
-		dev := g.devices[j.exchange.Peer]
+		dev := g.devices[j.context]
 		if dev == nil {
 			continue
 		}

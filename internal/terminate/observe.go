@@ -2,6 +2,7 @@ package terminate
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
@@ -18,6 +19,22 @@ type observation struct {
 	Code        byte
 	Confirmable bool
 	Body        []byte
+	Route       string
+	Token       []byte // the backend's
+}
+
+// observationKey names an observation in the store: backends of several routes may
+// choose the same token.
+func (g *Gateway) observationKey(token []byte) []byte {
+	sum := sha256.Sum256(append([]byte(g.cfg.Name+"\x00"), token...))
+	return sum[:8]
+}
+
+// parseObservation reads an observation; ok is false for one of another route, or
+// of a future version: the backend will miss that, and observe anew.
+func (g *Gateway) parseObservation(o bolt.Observation) (kept observation, ok bool) {
+	ok = cbor.Unmarshal(o.Data, &kept) == nil && kept.Route == g.cfg.Name && coap.Check(kept.Body) == nil
+	return kept, ok
 }
 
 // notification passes a notification on. The first answers the request.
@@ -45,12 +62,12 @@ func (g *Gateway) notification(now time.Time, d *downlink, typ coap.Type, m osco
 	d.relation, d.first = related, m
 	d.dev.down--
 	g.c.latency(now.Sub(d.since))
-	data, err := cbor.Marshal(observation{Code: d.m.Code, Confirmable: d.con, Body: d.m.Body})
+	data, err := cbor.Marshal(observation{Code: d.m.Code, Confirmable: d.con, Body: d.m.Body, Route: g.cfg.Name, Token: d.token})
 	if err != nil {
 		return // it cannot
 	}
-	o := bolt.Observation{Peer: d.dev.name, Token: d.token, Data: data}
-	g.db.add(func(tx *bolt.Tx) error { return tx.PutObservation(o) })
+	o := bolt.Observation{Peer: d.dev.name, Token: g.observationKey(d.token), Data: data}
+	g.keepOf(d.dev, func(tx *bolt.Tx) error { return tx.PutObservation(o) })
 	// A backend that knows itself observing never asks again: it is told when
 	// the store knows it too.
 	g.db.after(func() {
@@ -137,34 +154,36 @@ func (g *Gateway) cancelObservation(now time.Time, d *downlink, in *backIn) {
 
 // forgetObservation takes an observation out of the store.
 func (g *Gateway) forgetObservation(d *downlink) {
-	name, token := d.dev.name, d.token
+	name, token := d.dev.name, g.observationKey(d.token)
 	g.db.add(func(tx *bolt.Tx) error { return tx.DeleteObservation(name, token) })
 }
 
 // keep enters an observation that an earlier process left: dormant, until it is
 // asked for again.
 func (g *Gateway) keep(dev *device, o bolt.Observation) {
-	var kept observation
-	if cbor.Unmarshal(o.Data, &kept) != nil || coap.Check(kept.Body) != nil {
-		return // of a future version: the backend will miss it, and observe anew
+	kept, ok := g.parseObservation(o)
+	if !ok {
+		return
 	}
 	d := &downlink{
-		index: dev.index, dev: dev, token: o.Token, con: kept.Confirmable,
+		index: dev.index, dev: dev, token: kept.Token, con: kept.Confirmable,
 		m: oscore.Message{Code: kept.Code, Body: kept.Body}, observes: true, relation: dormant,
 	}
 	if dev.asked == nil {
 		dev.asked = map[string]*downlink{}
 	}
-	dev.asked[string(o.Token)] = d
+	dev.asked[string(d.token)] = d
 	dev.observations++
 	dev.asleep++
+	g.observed++
+	g.asleep++
 }
 
 // queueDormant has the observations of a device taken up in their turn.
 func (g *Gateway) queueDormant(dev *device) {
 	for _, d := range dev.asked {
-		if d.relation == dormant {
-			g.dormant.PushBack(d)
+		if d.relation == dormant && d.queued == nil {
+			d.queued = g.dormant.PushBack(d)
 		}
 	}
 }
@@ -174,11 +193,13 @@ func (g *Gateway) queueDormant(dev *device) {
 func (g *Gateway) nextDormant(n int) (due []*downlink) {
 	for e := g.dormant.Front(); e != nil && len(due) < n; e = g.dormant.Front() {
 		d := g.dormant.Remove(e).(*downlink)
+		d.queued = nil
 		if d.relation != dormant || d.dev.asked[string(d.token)] != d || !d.dev.at.remote.IsValid() {
 			continue
 		}
 		d.relation = reviving
 		d.dev.asleep--
+		g.asleep--
 		due = append(due, d)
 	}
 	return due
@@ -191,8 +212,12 @@ func (g *Gateway) wake(dev *device) {
 		return
 	}
 	for _, d := range dev.asked {
-		if d.relation == dormant {
-			g.dormant.PushFront(d)
+		switch {
+		case d.relation != dormant:
+		case d.queued != nil:
+			g.dormant.MoveToFront(d.queued)
+		default:
+			d.queued = g.dormant.PushFront(d)
 		}
 	}
 }
@@ -216,33 +241,26 @@ func (g *Gateway) awaited(ev frontEvent) bool {
 // revive asks for an observation again (RFC 8613 Appendix B.1.3 wants its
 // notification number forgotten). It takes the lock.
 func (g *Gateway) revive(now time.Time, d *downlink, out *sending) {
-	if d.dev.plain {
-		g.locked(out, func() {
-			if d.relation == reviving && g.await(now, d) {
-				g.sendPlain(now, d)
-			}
-		})
-		return
-	}
-	held := false
+	seal := false
 	g.locked(out, func() {
-		if held = d.dev.settled != nil; held && d.relation == reviving && g.await(now, d) {
+		switch {
+		case d.relation != reviving: // it ended meanwhile
+		case !g.await(now, d):
+			g.c.shed.Add(1)
+			g.sleep(now, d)
+		case d.dev.plain:
+			g.sendPlain(now, d)
+		case d.dev.settled != nil:
 			g.later(d.dev.settled, d)
+		default:
+			seal = true
 		}
 	})
-	if held {
+	if !seal {
 		return
 	}
 	x, sealed, err := g.e.Begin(now, d.dev.name, d.m, endpoint.RequestOptions{})
-	g.locked(out, func() {
-		if d.relation != reviving || !g.await(now, d) {
-			if x != nil {
-				x.Close()
-			}
-			return
-		}
-		g.begun(now, d, x, sealed, err)
-	})
+	g.locked(out, func() { g.begun(now, d, x, sealed, err) })
 }
 
 // sleep leaves an observation until its device is heard again.
@@ -255,6 +273,7 @@ func (g *Gateway) sleep(now time.Time, d *downlink) {
 	}
 	d.relation = dormant
 	d.dev.asleep++
+	g.asleep++
 }
 
 // contextsChanged goes on with the devices whose contexts were derived anew.

@@ -9,6 +9,43 @@ import (
 	"github.com/oscorelay/oscorelay/oscore"
 )
 
+// policy is the policy for requests without OSCORE, as it is now.
+func (g *Gateway) policy() Plain { return Plain(g.plainPolicy.Load()) }
+
+// mayPlain reports whether a device may be served in plain: under PlainAccept one
+// that was heard sealed may not, whatever it was heard as since.
+func (g *Gateway) mayPlain(d *device) bool {
+	p := g.policy()
+	return p == PlainObserve || p == PlainAccept && !d.sealed
+}
+
+// endPlain ends what is under way in plain with a device that is not served so any
+// more: nothing is repeated to it, no answer is believed. Its observations and the
+// safe requests of the backend are asked for again, sealed. Whether an unsafe one
+// ran is not known, so that the backend is left without an answer.
+func (g *Gateway) endPlain(now time.Time, d *device) {
+	for _, u := range d.observing {
+		if u.plainly {
+			g.endUplink(now, u)
+		}
+	}
+	for _, x := range d.asked {
+		switch {
+		case x.x != nil || x.relation == dormant || x.own == token{}: // is sealed, or not sent
+		case x.in == nil && (x.relation == related || x.relation == reviving):
+			g.sleep(now, x)
+		case unsafe(x.m.Code) || d.plain || x.relation != asked:
+			g.endDownlink(now, x)
+		default:
+			g.drop(now, x)
+			g.later(atOnce, x)
+		}
+	}
+}
+
+// atOnce is closed.
+var atOnce = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
+
 // loadPlain finds the device that a request without OSCORE is of: by its
 // address, or by the endpoint name that it registers, which must be one that a
 // context is there for.
@@ -35,11 +72,13 @@ func (g *Gateway) loadPlain(o *opened) {
 // policy allows.
 func (g *Gateway) plainRequest(now time.Time, o *opened) {
 	d := o.dev
-	refused := g.cfg.Plain == PlainRefuse || d == nil || o.err != nil
-	if !refused && d.sealed && !d.plain {
-		g.c.downgrades.Add(1)
-		g.trouble(now, d, "it was heard sealed before, and now registers in plain")
-		refused = g.cfg.Plain == PlainAccept
+	refused := g.policy() == PlainRefuse || d == nil || o.err != nil
+	if !refused {
+		refused = !g.mayPlain(d)
+		if d.sealed && (refused || !d.plain) {
+			g.c.downgrades.Add(1)
+			g.trouble(now, d, "it was heard sealed before, and now registers in plain")
+		}
 	}
 	if refused {
 		g.c.plainRefused.Add(1)
@@ -61,7 +100,11 @@ func (g *Gateway) plainRequest(now time.Time, o *opened) {
 // sendPlain sends a request of the backend to a device that speaks without
 // OSCORE: one whose last request that was passed on did.
 func (g *Gateway) sendPlain(now time.Time, d *downlink) {
-	if !d.dev.plain || g.cfg.Plain == PlainRefuse {
+	if !d.dev.plain || !g.mayPlain(d.dev) {
+		if d.relation == reviving {
+			g.sleep(now, d) // until it is heard sealed
+			return
+		}
 		g.answerBackend(now, d, coap.ServiceUnavailable, refusal("the device has not been heard sealed"))
 		return
 	}
@@ -80,7 +123,7 @@ func (g *Gateway) sendPlain(now time.Time, d *downlink) {
 // plainResponse passes the response of such a device on.
 func (g *Gateway) plainResponse(now time.Time, d *downlink, ev message.Event[hop]) {
 	m := &ev.Message
-	if !d.dev.plain || !g.acceptDevice(now, d, ev) {
+	if !d.dev.plain || !g.mayPlain(d.dev) || !g.acceptDevice(now, d, ev) {
 		return
 	}
 	g.down.Forget(now, d.out)

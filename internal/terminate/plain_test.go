@@ -67,7 +67,14 @@ func TestMigration(t *testing.T) {
 		t.Errorf("a name without a context: %v, %v", resp, err)
 	}
 
-	// The device gets its context: the same upstream address, and no way back.
+	// The device gets its context: what the backend observed in plain goes on, sealed.
+	if err := w.device.Send(w.ctx, 112, mustPath(t, "/3/0/0")); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually("the observation was asked for sealed", func(s state) bool { return s.Stats.Counters["observation_revived"] == 2 })
+	w.set("/3303/0/5700", "44.5")
+	w.want(values, "44.5")
+	// It registers from the same upstream address, and there is no way back.
 	w.register()
 	after, _ := w.server.Registration("dev1")
 	if after.Addr.String() != reg.Addr.String() {

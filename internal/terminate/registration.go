@@ -36,7 +36,7 @@ var registrations, doubleSlash = []byte(registrationPath + "/"), []byte("//")
 func (g *Gateway) register(u *uplink, m oscore.Message) (out oscore.Message, bad coap.Code) {
 	var room [64]byte
 	path := coap.AppendPath(room[:0], m.Body)
-	if bytes.Contains(path, doubleSlash) || isProxied(m.Body) {
+	if bytes.Contains(path, doubleSlash) || isDotted(string(path)) || isProxied(m.Body) {
 		return m, coap.BadOption // another way to write a path that is bound, or past the backend
 	}
 	switch code := coap.Code(m.Code); {
@@ -61,6 +61,7 @@ func (g *Gateway) register(u *uplink, m oscore.Message) (out oscore.Message, bad
 		if string(path) != u.dev.location {
 			return m, coap.NotFound // the device registers anew
 		}
+		u.path = u.dev.location
 		switch code {
 		case coap.POST:
 			u.what = updates
@@ -79,6 +80,8 @@ func (g *Gateway) registered(u *uplink, code coap.Code, body []byte) bool {
 	switch {
 	case u.what == registers && code == coap.Created:
 		location = locationOf(body)
+	case u.path != d.location: // of an earlier registration
+		return false
 	case u.what == deregisters && code == coap.Deleted, u.what == updates && code == coap.NotFound:
 	default:
 		return false
@@ -92,12 +95,15 @@ func (g *Gateway) registered(u *uplink, code coap.Code, body []byte) bool {
 }
 
 func (g *Gateway) keepLocation(d *device) {
-	name, location := d.name, d.location
-	if location == "" {
-		g.db.add(func(tx *bolt.Tx) error { return tx.DeleteFact(name, factLocation) })
+	if d.location == "" {
+		g.forgetLocation(d.name)
 		return
 	}
-	g.db.put(name, factLocation, []byte(location))
+	g.put(d, factLocation, d.locationFact())
+}
+
+func (g *Gateway) forgetLocation(name string) {
+	g.db.add(func(tx *bolt.Tx) error { return tx.DeleteFact(name, g.fact(factLocation)) })
 }
 
 // endpointName returns the ep of a registration.
@@ -112,9 +118,17 @@ func endpointName(body []byte) (name string, has bool) {
 				return "\x00", true // two names are nobody's
 			}
 			name, has = v, true
+		} else if strings.Contains(string(w.Value), "&ep=") {
+			return "\x00", true // a server that joins options would read a second one
 		}
 	}
 	return name, has
+}
+
+// isDotted reports whether a path has a segment that RFC 7252 §5.10.1 forbids, and
+// that a server may resolve.
+func isDotted(path string) bool {
+	return strings.Contains(path, "/.") && (strings.Contains(path+"/", "/./") || strings.Contains(path+"/", "/../"))
 }
 
 // isProxied reports whether a request asks to be forwarded (RFC 7252 §5.7.2):

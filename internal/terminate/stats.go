@@ -2,7 +2,7 @@ package terminate
 
 import (
 	"errors"
-	"maps"
+	"math"
 	"net/netip"
 	"sync/atomic"
 	"time"
@@ -109,10 +109,7 @@ func (g *Gateway) Stats() Stats {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	s.Gauges = map[string]int{"devices": len(g.devices), "exchanges": g.waiting.n, "devices_plain": len(g.plain)}
-	for _, d := range g.devices {
-		s.Gauges["observations"] += d.observations + len(d.observing)
-		s.Gauges["observations_dormant"] += d.asleep
-	}
+	s.Gauges["observations"], s.Gauges["observations_dormant"] = g.observed, g.asleep
 	return s
 }
 
@@ -142,21 +139,26 @@ func (g *Gateway) show(d *device) Device {
 	}
 }
 
-// Devices calls fn for each device in memory, in no order, until it returns
-// false.
+// someDevices is how many are looked at in one go, with the traffic waiting.
+const someDevices = 256
+
+// Devices calls fn for each device in memory, in no order, until it returns false.
+// One that comes meanwhile may be left out, and one that others left be called for
+// twice.
 func (g *Gateway) Devices(fn func(Device) bool) {
-	g.mu.Lock()
-	all := make([]*device, 0, len(g.devices))
-	for d := range maps.Values(g.devices) {
-		all = append(all, d)
-	}
-	g.mu.Unlock()
-	for _, d := range all {
+	some := make([]Device, 0, someDevices)
+	for end := math.MaxInt; end > 0; {
+		some = some[:0]
 		g.mu.Lock()
-		s := g.show(d)
+		end = min(end, len(g.all)) // what leaves is replaced by the last, which was seen
+		for ; end > 0 && len(some) < someDevices; end-- {
+			some = append(some, g.show(g.all[end-1]))
+		}
 		g.mu.Unlock()
-		if !fn(s) {
-			return
+		for i := range some {
+			if !fn(some[i]) {
+				return
+			}
 		}
 	}
 }

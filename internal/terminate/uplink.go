@@ -20,6 +20,7 @@ type uplink struct {
 	token token              // toward the backend
 	out   *backOut
 	what  registration
+	path  string // of the registration that it updates or ends
 
 	whole    *arrival // that it is part of; nil: none, or something else may look at it later
 	observes bool     // asked for
@@ -87,7 +88,7 @@ func (g *Gateway) open(now time.Time, w *work, o *opened) {
 		w.spares = w.spares[:last]
 	}
 	switch {
-	case o.res.Verdict == endpoint.NotProtected && g.cfg.Plain != PlainRefuse:
+	case o.res.Verdict == endpoint.NotProtected && g.policy() != PlainRefuse:
 		g.loadPlain(o)
 	case o.res.Verdict == endpoint.Deliver:
 		if o.dev, _ = o.res.Incoming.User.(*device); o.dev == nil {
@@ -245,7 +246,11 @@ func (g *Gateway) answerDevice(now time.Time, u *uplink, code coap.Code, body []
 			return
 		}
 		u.relation = u.req.Observation()
-	} else if _, has := observeOf(body); has && u.observes && code.IsSuccess() {
+	} else if !g.mayPlain(u.dev) {
+		g.down.Release(in)
+		g.endUplink(now, u)
+		return
+	} else if _, has := observeOf(body); has && u.observes && code.IsSuccess() && len(u.dev.observing) < g.cfg.MaxObservations {
 		u.plainly = true
 	}
 	var tag any
@@ -255,7 +260,11 @@ func (g *Gateway) answerDevice(now time.Time, u *uplink, code coap.Code, body []
 			u.dev.observing = map[string]*uplink{}
 		}
 		u.asks = string(in.Token())
+		if old := u.dev.observing[u.asks]; old != nil {
+			g.endUplink(now, old) // both were under way at a time
+		}
 		u.dev.observing[u.asks] = u
+		g.observed++
 		u.dev.up--
 	} else {
 		g.endUplink(now, u)
@@ -346,6 +355,7 @@ func (g *Gateway) endUplink(now time.Time, u *uplink) {
 	}
 	if u.asks != "" && u.dev.observing[u.asks] == u {
 		delete(u.dev.observing, u.asks)
+		g.observed--
 	}
 }
 
