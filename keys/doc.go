@@ -61,6 +61,7 @@
 //	entry.go     what is configured for a peer; identities
 //	keyring.go   the look-up and its five outcomes
 //	cold.go      peers that are looked up: hot, evicted, suspended
+//	clock.go     which of them go, when there are too many or they rest
 //	parked.go    what stays in memory of a peer that was evicted
 //	ids.go       identifiers held for EDHOC
 //	peer.go      the operations on a context
