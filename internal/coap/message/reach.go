@@ -70,6 +70,9 @@ func (l *Layer[P]) hold(now moment, p *peer[P], h held[P]) error {
 	l.keeps(len(h.data))
 	p.reach.heldOut += len(h.data)
 	p.reach.holding = append(p.reach.holding, h)
+	if h.out != nil {
+		h.out.held = true
+	}
 	l.probe(now, p)
 	return nil
 }
@@ -126,6 +129,11 @@ func (l *Layer[P]) answeredBy(now moment, p *peer[P], ours bool) {
 
 func (l *Layer[P]) dropHeld(p *peer[P]) {
 	l.keeps(-p.reach.heldOut)
+	for _, h := range p.reach.holding {
+		if h.out != nil {
+			h.out.held = false
+		}
+	}
 	p.reach.heldOut, p.reach.holding = 0, nil
 }
 
@@ -138,14 +146,19 @@ func (l *Layer[P]) gaveUp(now moment, o *Outgoing[P], f func(Event[P])) {
 		return
 	}
 	p := o.peer
-	holding := p.reach.holding
-	l.dropHeld(p)
 	p.reach.asked = false
-	for _, h := range holding {
-		if h.out != nil && h.out.state != done {
+	holding := p.reach.holding
+	l.keeps(-p.reach.heldOut)
+	p.reach.heldOut, p.reach.holding = 0, nil
+	for _, h := range holding { // each stays held until its turn: f may end it
+		if h.out == nil {
+			continue
+		}
+		if h.out.state != done {
 			l.forget(now, h.out)
 			f(Event[P]{Kind: GaveUp, Peer: p.addr, Sent: h.out})
 		}
+		h.out.held = false
 	}
 	for _, list := range []*list[*Outgoing[P]]{&p.waiting, &p.flight} { // waiting first: else it would fly
 		for list.head != nil {

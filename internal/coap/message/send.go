@@ -18,6 +18,7 @@ type Outgoing[P comparable] struct {
 	attempt  int
 	timeout  time.Duration
 	withheld bool               // it waits for its peer to show that it receives
+	held     bool               // reach.holding refers to it
 	due      moment             // in Layer.ending
 	index    int                // in Layer.again, plus one; 0: none
 	data     []byte             // empty once it need not be sent again
@@ -159,7 +160,7 @@ func (l *Layer[P]) newOutgoing() *Outgoing[P] {
 // recycle takes a message back that its owner has ended, and so holds no more.
 // It stays done, so that to end it twice is no harm.
 func (l *Layer[P]) recycle(o *Outgoing[P]) {
-	if l.cfg.Reuse && len(l.freeOut) < maxFree && cap(o.data) <= maxKept {
+	if l.cfg.Reuse && !o.held && len(l.freeOut) < maxFree && cap(o.data) <= maxKept {
 		*o = Outgoing[P]{state: done, data: o.data[:0]}
 		l.freeOut = append(l.freeOut, o)
 	}
