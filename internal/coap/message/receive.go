@@ -123,8 +123,12 @@ func (l *Layer[P]) answered(now moment, ev Event[P]) Event[P] {
 		ev.Sent = nil
 	case code == coap.Empty && o.state == flying:
 		ev.Kind = Acknowledged
-		l.landed(now, o)
-	case code.IsResponse():
+		if o.answer { // nothing comes that could refer to it
+			l.forget(now, o)
+		} else {
+			l.landed(now, o)
+		}
+	case code.IsResponse() && !o.answer:
 		ev.Kind = Response
 	}
 	return ev

@@ -7,6 +7,10 @@ import (
 	"github.com/oscorelay/oscorelay/internal/coap"
 )
 
+func ack(mid uint16) []byte {
+	return coap.Datagram{Type: coap.Acknowledgement, MessageID: mid}.Append(nil)
+}
+
 // TestHeldOfAnother: a message that was held for a peer that is not known to
 // receive, was ended by its owner and has become another peer's is not given up
 // with the first peer's ping.
@@ -37,5 +41,29 @@ func TestHeldOfAnother(t *testing.T) {
 	}
 	if o.state == done {
 		t.Error("the other peer's message has ended")
+	}
+}
+
+// TestAnswersLeaveNothing: a response that was acknowledged can be referred to
+// by nothing, and leaves its place to others at once.
+func TestAnswersLeaveNothing(t *testing.T) {
+	l := New[string](Config{MaxSent: 10})
+	for i := range uint16(1000) {
+		in, err := l.AcceptRequest(start, l.Receive(start, "c", request(coap.Confirmable, i, "t", "x").Append(nil)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Acknowledge(in)
+		l.Output()
+		o, err := l.Respond(start, in, coap.Confirmable, coap.Content, nil, nil)
+		if err != nil {
+			t.Fatalf("separate response %d: %v", i, err)
+		}
+		if ev := l.Receive(start, "c", ack(one(t, l).MessageID)); ev.Kind != Acknowledged || ev.Sent != o {
+			t.Fatalf("%+v", ev)
+		}
+	}
+	if _, _, sent := l.Size(); sent != 0 {
+		t.Errorf("%d messages are kept", sent)
 	}
 }

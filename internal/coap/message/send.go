@@ -13,6 +13,7 @@ type Outgoing[P comparable] struct {
 
 	peer     *peer[P]
 	con      bool
+	answer   bool // a response
 	state    state
 	mid      uint16
 	attempt  int
@@ -101,7 +102,7 @@ func (l *Layer[P]) send(now moment, to *P, d coap.Datagram, tag any, drawn bool)
 		l.forget(now, old)
 	}
 	o := l.newOutgoing()
-	o.Tag, o.peer, o.con, o.mid = tag, p, con, mid
+	o.Tag, o.peer, o.con, o.answer, o.mid = tag, p, con, d.Code.IsResponse(), mid
 	p.enter(o)
 	l.under++
 	p.sent++
