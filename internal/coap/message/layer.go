@@ -39,7 +39,7 @@ type Layer[P comparable] struct {
 	accepted   uint64                // messages so far
 	delayed    list[*Incoming[P]]    // acknowledgements that wait for their answer; oldest first
 	under      int                   // messages sent or waiting
-	ending     [2]list[*Outgoing[P]] // acknowledged, non-confirmable; oldest first
+	ending     [3]list[*Outgoing[P]] // acknowledged, non-confirmable requests, non-confirmable responses; oldest first
 	again      retransmissions[P]
 	bytes      int  // kept in received and sent
 	total      *int // by all layers that share the limit

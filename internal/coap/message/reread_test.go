@@ -1,6 +1,7 @@
 package message
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -65,5 +66,30 @@ func TestAnswersLeaveNothing(t *testing.T) {
 	}
 	if _, _, sent := l.Size(); sent != 0 {
 		t.Errorf("%d messages are kept", sent)
+	}
+}
+
+// TestNotificationsGiveWay: non-confirmable notifications are kept for a Reset
+// alone: they give way to what must arrive, from the oldest on.
+func TestNotificationsGiveWay(t *testing.T) {
+	for _, cfg := range []Config{{MaxSent: 40}, {MaxBytes: 12_000}, {PeerSent: 4}} {
+		l := New[string](cfg)
+		send := func(typ coap.Type, to string) *Outgoing[string] {
+			t.Helper()
+			o, err := l.Send(start, to, coap.Datagram{Type: typ, Code: coap.Content, Token: []byte("t")}, to)
+			if err != nil {
+				t.Fatalf("%+v: %v to %s: %v", cfg, typ, to, err)
+			}
+			l.Output()
+			return o
+		}
+		var last *Outgoing[string]
+		for i := range 200 {
+			last = send(coap.NonConfirmable, fmt.Sprint(i%20))
+		}
+		send(coap.Confirmable, "genuine")
+		if ev := l.Receive(start, "19", coap.Datagram{Type: coap.Reset, MessageID: last.mid}.Append(nil)); ev.Kind != Reset || ev.Sent != last {
+			t.Errorf("%+v: the latest notification is not known: %+v", cfg, ev)
+		}
 	}
 }

@@ -89,7 +89,7 @@ func (l *Layer[P]) send(now moment, to *P, d coap.Datagram, tag any, drawn bool)
 		return nil, l.hold(now, p, held[P]{data: d.Append(nil)})
 	}
 	size := 8 + len(d.Token) + len(d.Body)
-	if l.under >= l.cfg.MaxSent || p.sent >= l.cfg.PeerSent || !l.spare(overhead+size) {
+	if !l.room(now, p, overhead+size) {
 		return nil, ErrFull
 	}
 	if !drawn {
@@ -109,11 +109,14 @@ func (l *Layer[P]) send(now moment, to *P, d coap.Datagram, tag any, drawn bool)
 	l.keeps(overhead)
 	if !con {
 		o.state = landed
-		l.end(1, o, now+int64(l.non))
-		if d.Code.IsRequest() { // its caller ends it
+		if o.answer {
+			l.end(2, o, now+int64(l.non))
+			if p.recent.push(&o.queued, o); p.recent.n > recentNon {
+				l.forget(now, p.recent.head.value)
+			}
+		} else { // its caller ends it
+			l.end(1, o, now+int64(l.non))
 			p.flight.push(&o.queued, o)
-		} else if p.recent.push(&o.queued, o); p.recent.n > recentNon {
-			l.forget(now, p.recent.head.value)
 		}
 		if l.allowed(p, size) {
 			l.emitMessage(p.addr, d)
@@ -165,6 +168,25 @@ func (l *Layer[P]) recycle(o *Outgoing[P]) {
 		*o = Outgoing[P]{state: done, data: o.data[:0]}
 		l.freeOut = append(l.freeOut, o)
 	}
+}
+
+// room makes room for a message of size bytes. Non-confirmable responses, which
+// are kept for a Reset alone, give way to it, the oldest first.
+func (l *Layer[P]) room(now moment, p *peer[P], size int) bool {
+	if p.sent >= l.cfg.PeerSent && p.recent.head != nil {
+		l.forget(now, p.recent.head.value)
+	}
+	if p.sent >= l.cfg.PeerSent {
+		return false
+	}
+	for l.under >= l.cfg.MaxSent || !l.spare(size) {
+		n := l.ending[2].head
+		if n == nil {
+			return false
+		}
+		l.forget(now, n.value)
+	}
+	return true
 }
 
 // spare drops what is remembered of received messages for size bytes to send.
