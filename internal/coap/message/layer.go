@@ -198,9 +198,7 @@ func (l *Layer[P]) Advance(now time.Time, f func(Event[P])) {
 		l.acknowledge(n.value)
 	}
 	for len(l.again) > 0 && l.again[0].at <= at {
-		if o := l.again[0].out; l.due(at, o) {
-			l.gaveUp(at, o, f)
-		}
+		l.due(at, l.again[0].out, f)
 	}
 	for i := range l.ending {
 		for n := l.ending[i].head; n != nil && n.value.due <= at; n = l.ending[i].head {

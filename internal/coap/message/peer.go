@@ -22,6 +22,7 @@ type peer[P comparable] struct {
 	waiting list[*Outgoing[P]] // confirmable, for NSTART
 	recent  list[*Outgoing[P]] // non-confirmable, kept for a Reset
 
+	heard   moment // when it last acknowledged something, or something of it was accepted
 	watched moment // since when it stands in Layer.order
 	order   node[*peer[P]]
 	used    *[256]lifetimeSecond // when each run of 256 message IDs was last drawn from; made at the second run

@@ -110,6 +110,7 @@ func (l *Layer[P]) answered(now moment, ev Event[P]) Event[P] {
 		ev.Sent = nil
 		return ev
 	}
+	o.peer.heard = now
 	if o.Tag == (ping{}) {
 		l.forget(now, o)
 		ev.Sent = nil
@@ -287,6 +288,7 @@ func (l *Layer[P]) remember(now moment, ev *Event[P]) (*Incoming[P], error) {
 		return nil, err
 	}
 	l.earn(p, ev.size)
+	p.heard = now
 	mid := ev.Message.MessageID
 	if !ev.judged || ev.accepted != l.accepted { // else it is new, as Receive saw
 		if old := p.seen.find(mid, ev.hash); old != nil {

@@ -93,3 +93,35 @@ func TestNotificationsGiveWay(t *testing.T) {
 		}
 	}
 }
+
+// TestSilentPeer: answers that wait for a peer that acknowledges nothing go with
+// the first that is given up, rather than one by one for hours.
+func TestSilentPeer(t *testing.T) {
+	for _, alive := range []bool{false, true} {
+		l := New[string](Config{})
+		for i := range 100 {
+			if _, err := l.Send(start, "c", coap.Datagram{Type: coap.Confirmable, Code: coap.Content}, i); err != nil {
+				t.Fatal(err)
+			}
+		}
+		asked, err := l.Send(start, "c", request(coap.Confirmable, 0, "t", "x"), "request")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var gone []any
+		for now := start; now.Before(start.Add(94 * time.Second)); now = now.Add(time.Second) {
+			if alive && now.Equal(start.Add(50*time.Second)) {
+				if _, err := l.AcceptRequest(now, l.Receive(now, "c", request(coap.Confirmable, 1, "t", "x").Append(nil))); err != nil {
+					t.Fatal(err)
+				}
+			}
+			l.Advance(now, func(ev Event[string]) { gone = append(gone, ev.Sent.Tag) })
+		}
+		if want := map[bool]int{false: 100, true: 1}[alive]; len(gone) != want {
+			t.Errorf("alive %v: %d given up, want %d", alive, len(gone), want)
+		}
+		if asked.state == done {
+			t.Error("a request is its owner's to end")
+		}
+	}
+}

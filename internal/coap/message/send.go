@@ -219,17 +219,33 @@ func (l *Layer[P]) transmit(now moment, o *Outgoing[P]) {
 	l.again.set(o, now+int64(o.timeout))
 }
 
-// due handles the deadline of a confirmable message and reports whether it is
-// given up.
-func (l *Layer[P]) due(now moment, o *Outgoing[P]) (gaveUp bool) {
-	if o.attempt >= l.cfg.MaxRetransmit {
-		l.forget(now, o)
-		return true
+// due handles the deadline of a confirmable message. When one is given up and
+// nothing was heard of its peer since it was first sent, the responses that wait
+// behind it go too: there may be thousands, of which each would take
+// MAX_TRANSMIT_WAIT. Requests are their owner's to end.
+func (l *Layer[P]) due(now moment, o *Outgoing[P], f func(Event[P])) {
+	if o.attempt < l.cfg.MaxRetransmit {
+		o.attempt++
+		o.timeout *= 2
+		l.transmit(now, o)
+		return
 	}
-	o.attempt++
-	o.timeout *= 2
-	l.transmit(now, o)
-	return false
+	var behind []*Outgoing[P]
+	if launched := now - int64(2*o.timeout-o.timeout>>o.attempt); o.peer.heard <= launched {
+		for n := o.peer.waiting.head; n != nil; n = n.next {
+			if n.value.answer {
+				behind = append(behind, n.value)
+			}
+		}
+	}
+	for _, x := range behind {
+		l.forget(now, x)
+	}
+	l.forget(now, o)
+	l.gaveUp(now, o, f)
+	for _, x := range behind {
+		f(Event[P]{Kind: GaveUp, Peer: x.peer.addr, Sent: x})
+	}
 }
 
 // end keeps a message that is not to be transmitted again until a moment.
