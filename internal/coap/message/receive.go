@@ -354,7 +354,7 @@ func (l *Layer[P]) shrink(room int) {
 		switch {
 		case con == nil && non == nil:
 			return
-		case con == nil || non != nil && int64(l.lifetime-l.non) > con.value.expires-non.value.expires:
+		case con == nil || non != nil && int64(l.lifetime-l.non) < con.value.expires-non.value.expires:
 			l.drop(non.value)
 		default:
 			l.drop(con.value)

@@ -125,3 +125,26 @@ func TestSilentPeer(t *testing.T) {
 		}
 	}
 }
+
+// TestOldestGoesFirst: of confirmable and non-confirmable messages the one that
+// was accepted first is forgotten first.
+func TestOldestGoesFirst(t *testing.T) {
+	for _, types := range [][2]coap.Type{{coap.Confirmable, coap.NonConfirmable}, {coap.NonConfirmable, coap.Confirmable}} {
+		l := New[string](Config{MaxReceived: 2})
+		raw := func(i int) []byte { return request(types[min(i, 1)], uint16(i), "t", "x").Append(nil) }
+		for i := range 3 {
+			now := start.Add(time.Duration(i) * 10 * time.Second)
+			in, err := l.AcceptRequest(now, l.Receive(now, "c", raw(i)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			l.Release(in)
+		}
+		now := start.Add(30 * time.Second)
+		for i, want := range []Kind{Request, None, None} {
+			if ev := l.Receive(now, "c", raw(i)); ev.Kind != want {
+				t.Errorf("%v, then %v: the message of %d s is %v, want %v", types[0], types[1], 10*i, ev.Kind, want)
+			}
+		}
+	}
+}
