@@ -161,7 +161,7 @@ func (l *Layer[P]) gaveUp(now moment, o *Outgoing[P], f func(Event[P])) {
 		h.out.held = false
 	}
 	for _, list := range []*list[*Outgoing[P]]{&p.waiting, &p.flight} { // waiting first: else it would fly
-		for list.head != nil {
+		for n := list.n; n > 0 && list.head != nil; n-- { // what f sends is not meant
 			o := list.head.value
 			l.forget(now, o)
 			f(Event[P]{Kind: GaveUp, Peer: p.addr, Sent: o})

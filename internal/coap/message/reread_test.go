@@ -148,3 +148,27 @@ func TestOldestGoesFirst(t *testing.T) {
 		}
 	}
 }
+
+// TestGaveUpEnds: a caller that sends anew whenever it is told that a message
+// was given up does not keep Advance from its end.
+func TestGaveUpEnds(t *testing.T) {
+	l := New[string](Config{Amplification: 3})
+	send := func(now time.Time) {
+		if _, err := l.Send(now, "c", request(coap.Confirmable, 0, "t", "x"), "tag"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send(start)
+	n := 0
+	for now := start; now.Before(start.Add(95 * time.Second)); now = now.Add(time.Second) {
+		l.Advance(now, func(Event[string]) {
+			if n++; n > 1000 {
+				t.Fatal("Advance does not end")
+			}
+			send(now)
+		})
+	}
+	if n == 0 {
+		t.Error("nothing was given up")
+	}
+}
