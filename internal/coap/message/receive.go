@@ -308,13 +308,14 @@ func (l *Layer[P]) remember(now moment, ev *Event[P]) (*Incoming[P], error) {
 	if in.typ == coap.NonConfirmable {
 		age, in.expires = 1, now+int64(l.non)
 	}
-	if excess := p.seen.enter(in, &p.received); excess != nil {
-		l.drop(excess)
-	}
+	excess := p.seen.enter(in, &p.received)
 	l.remembered++
 	l.byAge[age].push(&in.byAge, in)
 	p.received.push(&in.ofPeer, in)
 	l.keeps(overhead + len(in.token))
+	if excess != nil {
+		l.drop(excess)
+	}
 	if p.received.n > l.cfg.PeerReceived {
 		l.drop(p.received.head.value)
 	}
@@ -373,6 +374,7 @@ func (l *Layer[P]) drop(in *Incoming[P]) {
 	in.byAge.remove()
 	in.ofPeer.remove()
 	in.peer.seen.remove(in)
+	in.peer.seen.narrow(&in.peer.received)
 	l.remembered--
 	if !in.open {
 		l.recycleIn(in)

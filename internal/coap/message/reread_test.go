@@ -172,3 +172,40 @@ func TestGaveUpEnds(t *testing.T) {
 		t.Error("nothing was given up")
 	}
 }
+
+// TestSeenShrinks: the table of a peer that sent much once does not stay for as
+// long as the peer does.
+func TestSeenShrinks(t *testing.T) {
+	l := New[string](Config{MaxReceived: 2000})
+	flood := func(peer string, n int) {
+		for i := range n {
+			in, err := l.AcceptRequest(start, l.Receive(start, peer, request(coap.NonConfirmable, uint16(i), fmt.Sprint(i), "x").Append(nil)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			l.Release(in)
+		}
+	}
+	for i := range 50 {
+		flood(fmt.Sprint(i), 1024)
+	}
+	places := 0
+	for _, p := range l.peers {
+		places += len(p.seen.places)
+	}
+	if places > 8*2000+16*50 {
+		t.Errorf("%d places for %d messages", places, l.remembered)
+	}
+	flood("chain", 1) // and one whose places are too few for what they hold
+	for i := range 400 {
+		in, err := l.AcceptRequest(start, l.Receive(start, "chain", request(coap.NonConfirmable, 7, fmt.Sprint(i), "x").Append(nil)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Release(in)
+	}
+	l.Advance(start.Add(3*l.lifetime), noEvent(t))
+	if _, r, _ := l.Size(); r != 0 {
+		t.Errorf("%d are left", r)
+	}
+}
