@@ -217,3 +217,12 @@ func (l *Layer[P]) Size() (peers, received, sent int) {
 // Withheld returns how many datagrams were not sent, or not at once, because of
 // Config.Amplification.
 func (l *Layer[P]) Withheld() uint64 { return l.withheld }
+
+// Close takes what the layer keeps out of the count that it shares with others
+// (Config.Kept). What still happens to it is counted for itself.
+func (l *Layer[P]) Close() {
+	if l.total != &l.bytes {
+		*l.total -= l.bytes
+		l.total = &l.bytes
+	}
+}

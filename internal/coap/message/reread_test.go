@@ -209,3 +209,40 @@ func TestSeenShrinks(t *testing.T) {
 		t.Errorf("%d are left", r)
 	}
 }
+
+// TestClose: a layer that is done with leaves nothing in a count that others
+// share, whatever still happens to it.
+func TestClose(t *testing.T) {
+	kept := 0
+	cfg := Config{Kept: &kept}
+	a, b := New[string](cfg), New[string](cfg)
+	var open *Incoming[string]
+	for _, l := range []*Layer[string]{a, b} {
+		for i := range uint16(10) {
+			in, err := l.AcceptRequest(start, l.Receive(start, "c", request(coap.NonConfirmable, i, "t", "x").Append(nil)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if open == nil {
+				open = in
+			} else {
+				l.Release(in)
+			}
+		}
+		if _, err := l.Send(start, "c", request(coap.Confirmable, 0, "t", "x"), "tag"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a.Close()
+	a.Close()
+	if kept != b.bytes || kept == 0 {
+		t.Errorf("%d are kept, by the other %d", kept, b.bytes)
+	}
+	if _, err := a.Respond(start, open, coap.Confirmable, coap.Content, nil, nil); err != nil {
+		t.Error(err)
+	}
+	a.Advance(start.Add(a.lifetime*2), func(Event[string]) {})
+	if kept != b.bytes {
+		t.Errorf("%d are kept, by the other %d", kept, b.bytes)
+	}
+}
