@@ -63,8 +63,10 @@ func (l *Layer[P]) Receive(now time.Time, from P, data []byte) Event[P] {
 		if p == nil { // §4.2: ignored
 			return ev
 		}
-		ev.Sent = p.find(d.MessageID)
-		l.answeredBy(at, p, ev.Sent != nil)
+		if o := p.find(d.MessageID); o != nil && o.sent {
+			ev.Sent = o
+		}
+		l.answeredBy(at, p, ev.Sent)
 		return l.answered(at, ev)
 	}
 	switch {

@@ -1,6 +1,7 @@
 package message
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -244,5 +245,81 @@ func TestClose(t *testing.T) {
 	a.Advance(start.Add(a.lifetime*2), func(Event[string]) {})
 	if kept != b.bytes {
 		t.Errorf("%d are kept, by the other %d", kept, b.bytes)
+	}
+}
+
+// TestReachByWhatWasSent: a peer shows that it receives by naming what was sent
+// to it; whoever sees nothing of it does not by naming one of many messages that
+// only wait.
+func TestReachByWhatWasSent(t *testing.T) {
+	l := New[string](Config{Amplification: 3})
+	for i := range uint16(4000) {
+		in, err := l.AcceptRequest(start, l.Receive(start, "c", request(coap.Confirmable, i, "t", "x").Append(nil)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Acknowledge(in)
+		if _, err := l.Respond(start, in, coap.Confirmable, coap.Content, coap.AppendPayload(nil, make([]byte, 1000)), nil); err != nil && !errors.Is(err, ErrFull) {
+			t.Fatal(err)
+		}
+	}
+	sent := map[uint16]bool{}
+	for _, p := range l.Output() {
+		if d := parse(t, p); d.Type == coap.Confirmable {
+			sent[d.MessageID] = true
+		}
+	}
+	tried := 0
+	for _, o := range l.peers["c"].slots {
+		if o == nil || sent[o.mid] {
+			continue
+		}
+		for _, typ := range []coap.Type{coap.Acknowledgement, coap.Reset} {
+			if ev := l.Receive(start, "c", coap.Datagram{Type: typ, MessageID: o.mid}.Append(nil)); ev.Kind != None || ev.Sent != nil {
+				t.Fatalf("a message that was never sent is answered: %+v", ev)
+			}
+		}
+		if tried++; tried == 7 {
+			break
+		}
+	}
+	if tried == 0 || l.peers["c"].reach.shown {
+		t.Fatalf("%d guesses, believed: %v", tried, l.peers["c"].reach.shown)
+	}
+}
+
+// TestReachNotLocked: a forger who names wrong message IDs in a peer's name
+// cannot keep it from ever being believed.
+func TestReachNotLocked(t *testing.T) {
+	l := New[string](Config{Amplification: 3})
+	raw, err := owed(t, l, coap.Confirmable, 1, 5000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mid := one(t, l).MessageID
+	for guess := range uint16(maxWrong) {
+		l.Receive(start, "c", coap.Datagram{Type: coap.Reset, MessageID: mid + 500 + guess}.Append(nil))
+	}
+	l.Receive(start, "c", coap.Datagram{Type: coap.Reset, MessageID: mid}.Append(nil))
+	none(t, l)                                                  // it may have been guessed
+	for now := start; ; now = now.Add(500 * time.Millisecond) { // the client repeats its request
+		if now.After(start.Add(30 * time.Second)) {
+			t.Fatal("it is not asked again")
+		}
+		l.Advance(now, noEvent(t))
+		l.Receive(now, "c", raw)
+		out := l.Output()
+		if len(out) == 0 {
+			continue
+		}
+		ping := parse(t, out[0])
+		if ping.MessageID == mid {
+			t.Fatal("it is asked with a message ID that may have been guessed")
+		}
+		l.Receive(now, "c", coap.Datagram{Type: coap.Reset, MessageID: ping.MessageID}.Append(nil))
+		if d := one(t, l); d.Code != coap.Content {
+			t.Fatalf("%+v", d)
+		}
+		return
 	}
 }

@@ -14,6 +14,7 @@ type Outgoing[P comparable] struct {
 	peer     *peer[P]
 	con      bool
 	answer   bool // a response
+	sent     bool // its peer may know it
 	state    state
 	mid      uint16
 	attempt  int
@@ -103,6 +104,7 @@ func (l *Layer[P]) send(now moment, to *P, d coap.Datagram, tag any, drawn bool)
 	}
 	o := l.newOutgoing()
 	o.Tag, o.peer, o.con, o.answer, o.mid = tag, p, con, d.Code.IsResponse(), mid
+	o.sent = drawn // by an earlier process, it may be
 	p.enter(o)
 	l.under++
 	p.sent++
@@ -119,6 +121,7 @@ func (l *Layer[P]) send(now moment, to *P, d coap.Datagram, tag any, drawn bool)
 			p.flight.push(&o.queued, o)
 		}
 		if l.allowed(p, size) {
+			o.sent = true
 			l.emitMessage(p.addr, d)
 			return o, nil
 		}
@@ -211,6 +214,7 @@ func (l *Layer[P]) launch(now moment, o *Outgoing[P]) {
 // receives and has had enough. The ping that asks it always goes.
 func (l *Layer[P]) transmit(now moment, o *Outgoing[P]) {
 	if o.withheld = o.Tag != (ping{}) && !l.allowed(o.peer, len(o.data)); !o.withheld {
+		o.sent = true
 		l.emit(o.peer.addr, o.data)
 	} else {
 		l.withheld++
