@@ -169,7 +169,7 @@ func (l *Layer[P]) messageID(now moment, p *peer[P]) (uint16, error) {
 			p.used = new([256]lifetimeSecond)
 			p.used[(run-1)&0xff] = second
 		}
-		if !l.cfg.ReuseIDs && p.used[run] != 0 && second-p.used[run] <= lifetimeSecond(l.lifetime/time.Second)+1 {
+		if !l.cfg.ReuseIDs && p.used[run] != 0 && int32(second-p.used[run]) <= int32(l.lifetime/time.Second)+1 {
 			return 0, ErrNoMessageID
 		}
 	}

@@ -323,3 +323,24 @@ func TestReachNotLocked(t *testing.T) {
 		return
 	}
 }
+
+// TestMessageIDsClockBack: a call that brings an earlier time than the one
+// before draws no message ID a second time.
+func TestMessageIDsClockBack(t *testing.T) {
+	l := New[string](Config{})
+	later := start.Add(10 * time.Second)
+	var err error
+	l.Advance(start, noEvent(t))
+	for range 1 << 17 {
+		if _, err = l.Send(later, "s", request(coap.NonConfirmable, 0, "", "x"), nil); err != nil {
+			break
+		}
+		l.Output()
+	}
+	if !errors.Is(err, ErrNoMessageID) {
+		t.Fatal(err)
+	}
+	if _, err := l.Send(later.Add(-5*time.Second), "s", request(coap.NonConfirmable, 0, "", "x"), nil); !errors.Is(err, ErrNoMessageID) {
+		t.Fatal(err)
+	}
+}
