@@ -37,8 +37,9 @@ type shard struct {
 	token       [8]byte
 	body        []byte // of the request that is passed on
 	relations   int
-	names       map[string]resolved
-	resolving   int
+	names       map[name]resolved
+	asked       map[name][]found // look-ups under way
+	resolving   [2]int           // requests that wait for them: of routes, of clients' choice
 	draining    bool
 	closed      bool
 	pool        []byte    // random bytes
@@ -94,7 +95,7 @@ func (sh *shard) request(now time.Time, g *leg, ev event) {
 		return
 	}
 	p.body = bytes.Clone(p.body)
-	sh.resolve(now, p.target.host, func(now time.Time, addr netip.Addr, bad *refusal) {
+	sh.resolve(now, p.target.host, p.open, func(now time.Time, addr netip.Addr, bad *refusal) {
 		if bad != nil {
 			sh.count(unresolved)
 			sh.answer(now, g, in, bad)
