@@ -212,10 +212,8 @@ func (p *Proxy) permitted(pl *plan, next netip.AddrPort) *refusal {
 	if forward == nil { // since the name was asked for
 		return refuse(coap.ProxyingNotSupported, "no forward-proxy")
 	}
-	for _, prefix := range forward.Allow {
-		if prefix.Contains(next.Addr()) {
-			return nil
-		}
+	if forward.allows(next.Addr()) {
+		return nil
 	}
 	return refuse(coap.Forbidden, "the target is not in the networks that may be reached")
 }

@@ -90,3 +90,51 @@ func TestNames(t *testing.T) {
 		t.Errorf("%+v", bad)
 	}
 }
+
+// TestSpecialTargets: addresses of this machine, of its link and of groups are
+// reached where they are listed themselves, not as part of everything.
+func TestSpecialTargets(t *testing.T) {
+	list := func(s ...string) *Forward {
+		f := &Forward{}
+		for _, p := range s {
+			f.Allow = append(f.Allow, netip.MustParsePrefix(p))
+		}
+		return f
+	}
+	all := list("0.0.0.0/0", "::/0")
+	for _, c := range []struct {
+		forward *Forward
+		addr    string
+		ok      bool
+	}{
+		{all, "192.0.2.1", true},
+		{all, "10.0.0.1", true},
+		{all, "2001:db8::1", true},
+		{all, "127.0.0.1", false},
+		{all, "127.7.7.7", false},
+		{all, "::1", false},
+		{all, "::ffff:127.0.0.1", false},
+		{all, "169.254.169.254", false},
+		{all, "fe80::1", false},
+		{all, "fe80::1%lo", false},
+		{all, "0.0.0.0", false},
+		{all, "::", false},
+		{all, "224.0.1.187", false},
+		{all, "ff02::fd", false},
+		{all, "255.255.255.255", false},
+		{list("127.0.0.1/1"), "127.0.0.1", false},
+		{list("127.0.0.0/8"), "127.7.7.7", true},
+		{list("127.0.0.1/32"), "127.0.0.1", true},
+		{list("::1/128"), "::1", true},
+		{list("169.254.0.0/16"), "169.254.1.1", true},
+		{list("fe80::/10"), "fe80::1", true},
+		{list("224.0.0.0/4", "ff00::/8", "0.0.0.0/32"), "224.0.1.187", false},
+		{list("224.0.0.0/4", "ff00::/8", "0.0.0.0/32"), "0.0.0.0", false},
+	} {
+		p := quiet(t, Config{Forward: c.forward})
+		bad := p.permitted(&plan{open: true}, netip.AddrPortFrom(netip.MustParseAddr(c.addr).Unmap(), 9))
+		if (bad == nil) != c.ok || bad != nil && bad.code != coap.Forbidden {
+			t.Errorf("%v with %v: %+v, want permitted: %v", c.addr, c.forward.Allow, bad, c.ok)
+		}
+	}
+}
