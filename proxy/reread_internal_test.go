@@ -138,3 +138,37 @@ func TestSpecialTargets(t *testing.T) {
 		}
 	}
 }
+
+// TestDroppedLegLeavesNothing: what the message layer of a client's own port
+// keeps is out of the count with the port.
+func TestDroppedLegLeavesNothing(t *testing.T) {
+	p := quiet(t, Config{PerClient: true, Routes: []Route{{To: "127.0.0.1:9"}}})
+	sh := p.shards[0]
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	now := time.Now()
+	ex := sh.newExchange()
+	ex.from, ex.client = sh.front, clientKey{peer: address{port: 1}}
+	g, err := sh.ownLeg(now, ex)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ev := g.layer.Receive(now, address{port: 2}, coap.Datagram{Type: coap.NonConfirmable, Code: coap.NotFound, MessageID: 1}.Append(nil))
+	if err := g.layer.AcceptResponse(now, ev); err != nil {
+		t.Fatal(err)
+	}
+	if sh.kept[1] == 0 {
+		t.Fatal("nothing was kept")
+	}
+	if !sh.dropOwn(now.Add(2 * time.Second)) {
+		t.Fatal("nothing was dropped")
+	}
+	if sh.kept[1] != 0 {
+		t.Errorf("%d bytes of a port that is closed still count", sh.kept[1])
+	}
+	// What was read from its socket before it was closed comes to nothing.
+	g.receive(now, address{port: 2}, coap.Datagram{Type: coap.Confirmable, Code: coap.GET, MessageID: 2}.Append(nil))
+	if len(g.layer.Output()) != 0 || sh.kept[1] != 0 {
+		t.Error("a port that is closed still works")
+	}
+}
