@@ -59,7 +59,7 @@ type Config struct {
 	MaxUpstream   int // upstream sockets, made as they are needed: one carries 264 requests a second to a server, for want of message IDs beyond; 512, with PerClient 4096
 	MaxPeers      int // addresses remembered for deduplication, on either side; 200000
 	MaxBytes      int // bytes kept for deduplication and retransmission, on either side, 256 of them for each message; 128 MiB
-	MaxTransfers  int // bytes of requests kept whole while they travel in blocks; 8 MiB. Beyond it 5.03
+	MaxTransfers  int // bytes of requests kept whole while they travel in blocks, and of tokens above 64 bytes (RFC 8974); 8 MiB. Beyond it 5.03
 	MaxDatagram   int // larger datagrams are dropped; 8192 bytes
 	ClientNStart  int // confirmable messages under way to one client (RFC 7252 §4.7); 4
 	ServerNStart  int // and to one server, which stands for many clients; 1024

@@ -138,12 +138,13 @@ func (l *Layer[P]) answered(now moment, ev Event[P]) Event[P] {
 }
 
 // Unanswered returns how many requests of an event's peer were accepted and
-// neither answered nor released.
+// neither answered nor released, and how many messages wait for it to
+// acknowledge others.
 func (l *Layer[P]) Unanswered(ev *Event[P]) int {
 	if ev.peer == nil {
 		return 0
 	}
-	return ev.peer.open
+	return ev.peer.open + ev.peer.waiting.n
 }
 
 // AcceptRequest commits a request that the caller has verified: copies of it

@@ -41,6 +41,9 @@ const (
 // Peer returns the address it goes to.
 func (o *Outgoing[P]) Peer() P { return o.peer.addr }
 
+// Waiting reports whether NSTART has kept it back so far.
+func (o *Outgoing[P]) Waiting() bool { return o.state == waiting }
+
 // Confirmable reports whether it is confirmable.
 func (o *Outgoing[P]) Confirmable() bool { return o.con }
 
