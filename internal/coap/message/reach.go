@@ -140,9 +140,9 @@ func (l *Layer[P]) answeredBy(now moment, p *peer[P], o *Outgoing[P]) {
 	}
 	l.dropHeld(p)
 	for n := p.flight.head; n != nil; n = n.next {
-		if o := n.value; o.state == flying && o.withheld {
-			o.withheld, o.sent = false, true
-			l.emit(p.addr, o.data)
+		if x := n.value; x != o && x.state == flying && x.withheld {
+			x.withheld, x.sent = false, true
+			l.emit(p.addr, x.data)
 		}
 	}
 }
@@ -157,34 +157,21 @@ func (l *Layer[P]) dropHeld(p *peer[P]) {
 	p.reach.heldOut, p.reach.holding = 0, nil
 }
 
-// gaveUp tells the caller of a message that was given up. A ping that was not
-// answered takes with it what it was to set free, and all else that is under
-// way there.
-func (l *Layer[P]) gaveUp(now moment, o *Outgoing[P], f func(Event[P])) {
-	if o.Tag != (ping{}) {
-		f(Event[P]{Kind: GaveUp, Peer: o.peer.addr, Sent: o})
-		return
-	}
-	p := o.peer
+// unreachable gives up, after a ping that was not answered, what it was to set
+// free and all else that is under way there.
+func (l *Layer[P]) unreachable(now moment, p *peer[P], f func(Event[P])) {
 	p.reach.ping = nil
-	holding := p.reach.holding
-	l.keeps(-p.reach.heldOut)
-	p.reach.heldOut, p.reach.holding = 0, nil
-	for _, h := range holding { // each stays held until its turn: f may end it
-		if h.out == nil {
-			continue
+	var all []*Outgoing[P]
+	for _, h := range p.reach.holding {
+		if h.out != nil {
+			all = append(all, h.out)
 		}
-		if h.out.state != done {
-			l.forget(now, h.out)
-			f(Event[P]{Kind: GaveUp, Peer: p.addr, Sent: h.out})
-		}
-		h.out.held = false
 	}
+	l.dropHeld(p)
 	for _, list := range []*list[*Outgoing[P]]{&p.waiting, &p.flight} { // waiting first: else it would fly
-		for n := list.n; n > 0 && list.head != nil; n-- { // what f sends is not meant
-			o := list.head.value
-			l.forget(now, o)
-			f(Event[P]{Kind: GaveUp, Peer: p.addr, Sent: o})
+		for n := list.head; n != nil; n = n.next {
+			all = append(all, n.value)
 		}
 	}
+	l.giveUp(now, all, f) // what f sends is not meant, a new ping least of all
 }

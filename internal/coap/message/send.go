@@ -20,7 +20,7 @@ type Outgoing[P comparable] struct {
 	attempt  int
 	timeout  time.Duration
 	withheld bool               // it waits for its peer to show that it receives
-	held     bool               // reach.holding refers to it
+	held     bool               // reach.holding refers to it, or giveUp
 	due      moment             // in Layer.ending
 	index    int                // in Layer.again, plus one; 0: none
 	data     []byte             // empty once it need not be sent again
@@ -237,21 +237,35 @@ func (l *Layer[P]) due(now moment, o *Outgoing[P], f func(Event[P])) {
 		l.transmit(now, o)
 		return
 	}
-	var behind []*Outgoing[P]
+	if o.Tag == (ping{}) {
+		l.forget(now, o)
+		l.unreachable(now, o.peer, f)
+		return
+	}
+	var all []*Outgoing[P]
 	if launched := now - int64(2*o.timeout-o.timeout>>o.attempt); o.peer.heard <= launched {
 		for n := o.peer.waiting.head; n != nil; n = n.next {
 			if n.value.answer {
-				behind = append(behind, n.value)
+				all = append(all, n.value)
 			}
 		}
 	}
-	for _, x := range behind {
-		l.forget(now, x)
+	l.giveUp(now, append(all, o), f)
+}
+
+// giveUp ends messages and tells f, which may end those whose turn has not come,
+// and send others: none becomes another before its turn.
+func (l *Layer[P]) giveUp(now moment, all []*Outgoing[P], f func(Event[P])) {
+	for _, o := range all {
+		o.held = true
 	}
-	l.forget(now, o)
-	l.gaveUp(now, o, f)
-	for _, x := range behind {
-		f(Event[P]{Kind: GaveUp, Peer: x.peer.addr, Sent: x})
+	for _, o := range all {
+		if o.state != done {
+			peer := o.peer.addr
+			l.forget(now, o)
+			f(Event[P]{Kind: GaveUp, Peer: peer, Sent: o})
+		}
+		o.held = false
 	}
 }
 
