@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 )
@@ -58,7 +59,7 @@ type Config struct {
 	MaxUpstream   int // upstream sockets, made as they are needed: one carries 264 requests a second to a server, for want of message IDs beyond; 512, with PerClient 4096
 	MaxPeers      int // addresses remembered for deduplication, on either side; 200000
 	MaxBytes      int // bytes kept for deduplication and retransmission, on either side, 256 of them for each message; 128 MiB
-	MaxTransfers  int // bytes of requests kept whole while they travel in blocks; 8 MiB. Beyond it 5.03
+	MaxTransfers  int // bytes of requests kept whole while they travel in blocks, and of tokens above 64 bytes (RFC 8974); 8 MiB. Beyond it 5.03
 	MaxDatagram   int // larger datagrams are dropped; 8192 bytes
 	ClientNStart  int // confirmable messages under way to one client (RFC 7252 §4.7); 4
 	ServerNStart  int // and to one server, which stands for many clients; 1024
@@ -72,11 +73,26 @@ type Forward struct {
 	// Allow lists the networks that may be reached; requests for any other
 	// address are refused with 4.03. It must not be empty: 0.0.0.0/0 and ::/0
 	// make an open proxy, which lets its clients into every network it is in.
+	//
+	// Loopback and link-local addresses are reached only through a network that
+	// lies in theirs itself, such as 127.0.0.0/8: what listens there trusts this
+	// machine. Groups, broadcast and the unspecified address never are.
 	Allow []netip.Prefix
 
 	// Via is the next proxy, host:port: every request is handed to it as it
 	// is. Allow does not apply.
 	Via string
+}
+
+// allows reports whether clients may name an address.
+func (f *Forward) allows(a netip.Addr) bool {
+	if a.IsUnspecified() || a.IsMulticast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
+		return false
+	}
+	near := func(a netip.Addr) bool { return a.IsLoopback() || a.IsLinkLocalUnicast() }
+	return slices.ContainsFunc(f.Allow, func(p netip.Prefix) bool {
+		return p.Contains(a) && (!near(a) || near(p.Masked().Addr()))
+	})
 }
 
 // Route leads requests to a server. A criterion that is empty matches all.

@@ -52,6 +52,10 @@
 // than three times what came from there (RFC 9175 §2.4), link headers counted on
 // both sides; what it is owed beyond waits until it has answered a ping.
 //
+// Of the observations, answers and long tokens of one client no more is kept
+// than its limits say, whether it takes them or not: of notifications that wait
+// for it the latest alone.
+//
 // Limits: UDP only. On other systems than Linux there is one shard, and a
 // wildcard listener answers from the address that the system chooses. Answers
 // are not cut into blocks: a client on a narrow network asks for small ones

@@ -26,13 +26,15 @@ type exchange struct {
 	next  address
 	token uint64    // toward next
 	out   *outgoing // the request, until it is answered
+	told  *outgoing // the latest notification
 
 	transfer *transfer // nil: the request was passed whole
 	holder   string    // plan.holder
+	kept     int       // bytes of a long token
 	number   uint64    // among the requests of the shard
 	observe  bool      // asked for by its request
 	relation bool      // agreed to by its server (RFC 7641 §3.1)
-	silent   bool      // No-Response: its end is no timeout
+	unwanted uint8     // plan.unwanted
 	tagged   bool      // notifications refer to it
 	waits    bool      // it stands in shard.waiting
 	deadline time.Time
@@ -111,6 +113,9 @@ func (sh *shard) end(now time.Time, ex *exchange) {
 		delete(ex.from.byClient, ex.client)
 	}
 	sh.drop(ex)
+	sh.unsay(now, ex)
+	sh.transferred -= ex.kept
+	ex.kept = 0
 	if ex.relation {
 		ex.relation = false
 		sh.relations--
@@ -119,6 +124,16 @@ func (sh *shard) end(now time.Time, ex *exchange) {
 		*ex = exchange{}
 		sh.free = append(sh.free, ex)
 	}
+}
+
+// unsay takes back the latest notification if it waits behind others: a client
+// that takes them slowly, or not at all, is told of the latest alone (RFC 7641
+// §4.5.2).
+func (sh *shard) unsay(now time.Time, ex *exchange) {
+	if ex.told != nil && ex.told.Waiting() {
+		ex.from.messages().Forget(now, ex.told)
+	}
+	ex.told = nil
 }
 
 // maxFree is how many exchanges are kept for use again.
@@ -139,7 +154,7 @@ func (sh *shard) newExchange() *exchange {
 
 // fail ends an exchange and tells its client why.
 func (sh *shard) fail(now time.Time, ex *exchange, why *refusal) {
-	if in := ex.in; in != nil && !ex.silent {
+	if in := ex.in; in != nil && why.wanted(ex.unwanted) {
 		ex.in = nil
 		sh.answer(now, ex.from, in, why)
 	}

@@ -16,6 +16,7 @@ type leg struct {
 	sock  *udp.Socket
 	layer *message.Layer[address]
 	dirty bool
+	gone  bool // closed; what was read before comes to nothing
 
 	tokens   tokens                  // of requests sent from here
 	byClient map[clientKey]*exchange // observations asked for here, by the client's token
@@ -89,6 +90,9 @@ func (g *leg) read() {
 
 // receive handles one datagram.
 func (g *leg) receive(now time.Time, from address, data []byte) {
+	if g.gone {
+		return
+	}
 	ev := g.messages().Receive(now, from, data)
 	switch ev.Kind {
 	case message.Request:

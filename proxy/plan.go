@@ -38,19 +38,28 @@ func (r *refusal) reason() reason {
 	return badRequest
 }
 
+// wanted reports whether a client wants to hear it that named classes that it
+// does not (RFC 7967 §2.1). That nothing came may be an answer of such a class.
+func (r *refusal) wanted(unwanted uint8) bool {
+	if r.code == coap.GatewayTimeout {
+		return unwanted == 0
+	}
+	return unwanted&(1<<(r.code.Class()-1)) == 0
+}
+
 func (r *refusal) body() []byte { return coap.AppendPayload(nil, []byte(r.why)) }
 
 // plan is what becomes of a request.
 type plan struct {
-	body    []byte
-	target  target
-	open    bool   // the client chose the target: Forward.Allow applies
-	observe bool   // the request has an Observe option
-	silent  bool   // No-Response (RFC 7967): there may be no answer
-	sealed  bool   // the request has an OSCORE option
-	block1  bool   // it is a block already
-	payload int    // its length
-	holder  string // who holds the key that it is sealed under, as kid and kid context name it, and which server it is for; empty: unknown
+	body     []byte
+	target   target
+	open     bool   // the client chose the target: Forward.Allow applies
+	observe  bool   // the request has an Observe option
+	unwanted uint8  // No-Response (RFC 7967 §2.1): what the client does not want to hear of, a bit a class
+	sealed   bool   // the request has an OSCORE option
+	block1   bool   // it is a block already
+	payload  int    // its length
+	holder   string // who holds the key that it is sealed under, as kid and kid context name it, and which server it is for; empty: unknown
 }
 
 // rules is how requests are led: the part of a Config that looks at options.
@@ -122,7 +131,8 @@ func (r *rules) plan(dst, body []byte, back *target) (plan, *refusal) {
 		case coap.Observe:
 			p.observe = true
 		case coap.NoResponse:
-			p.silent = true
+			v, _ := coap.Uint(w.Value)
+			p.unwanted = uint8(v) & 0x1a
 		case coap.Block1:
 			p.block1 = true
 		case coap.URIPath:
@@ -130,6 +140,11 @@ func (r *rules) plan(dst, body []byte, back *target) (plan, *refusal) {
 				path = append(path, string(w.Value))
 			}
 		case coap.OSCORE:
+			// A server may look at the one or the other, and answer who is not
+			// the one that this proxy takes it for.
+			if p.sealed || len(w.Value) > 255 {
+				return p, refuse(coap.BadOption, "option OSCORE stands twice or has a length out of range")
+			}
 			p.sealed = true
 			kid, kidContext = sender(w.Value)
 		}

@@ -63,7 +63,7 @@ func Listen(cfg Config) (*Proxy, error) {
 	p.addr = socks[0].Addr()
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	for _, sock := range socks {
-		sh := &shard{p: p, cfg: cfg.part(len(socks)), own: map[owner]*leg{}, names: map[string]resolved{}}
+		sh := &shard{p: p, cfg: cfg.part(len(socks)), own: map[owner]*leg{}, names: map[name]resolved{}, asked: map[name][]found{}}
 		sh.front = sh.newLeg(sock, true)
 		sh.legs = []*leg{sh.front}
 		p.shards = append(p.shards, sh)
@@ -177,7 +177,7 @@ func (p *Proxy) drain() int {
 		for _, sh := range p.shards {
 			sh.mu.Lock()
 			sh.draining = true
-			left += sh.waiting.n + sh.resolving
+			left += sh.waiting.n + sh.resolving[0] + sh.resolving[1]
 			sh.mu.Unlock()
 		}
 		if left == 0 || time.Now().After(end) {
@@ -212,10 +212,8 @@ func (p *Proxy) permitted(pl *plan, next netip.AddrPort) *refusal {
 	if forward == nil { // since the name was asked for
 		return refuse(coap.ProxyingNotSupported, "no forward-proxy")
 	}
-	for _, prefix := range forward.Allow {
-		if prefix.Contains(next.Addr()) {
-			return nil
-		}
+	if forward.allows(next.Addr()) {
+		return nil
 	}
 	return refuse(coap.Forbidden, "the target is not in the networks that may be reached")
 }

@@ -37,8 +37,9 @@ type shard struct {
 	token       [8]byte
 	body        []byte // of the request that is passed on
 	relations   int
-	names       map[string]resolved
-	resolving   int
+	names       map[name]resolved
+	asked       map[name][]found // look-ups under way
+	resolving   [2]int           // requests that wait for them: of routes, of clients' choice
 	draining    bool
 	closed      bool
 	pool        []byte    // random bytes
@@ -75,7 +76,7 @@ func (sh *shard) request(now time.Time, g *leg, ev event) {
 		full = draining
 	case g.layer.Unanswered(&ev) >= sh.cfg.PeerExchanges:
 		full = peerFull
-	case p.observe && sh.relations >= sh.cfg.MaxRelations:
+	case p.observe && sh.relations >= sh.cfg.MaxRelations && g.byClient[clientKey{ev.Peer, string(ev.Message.Token)}] == nil:
 		full = observationsFull
 	}
 	if full != reasons {
@@ -94,7 +95,7 @@ func (sh *shard) request(now time.Time, g *leg, ev event) {
 		return
 	}
 	p.body = bytes.Clone(p.body)
-	sh.resolve(now, p.target.host, func(now time.Time, addr netip.Addr, bad *refusal) {
+	sh.resolve(now, p.target.host, p.open, func(now time.Time, addr netip.Addr, bad *refusal) {
 		if bad != nil {
 			sh.count(unresolved)
 			sh.answer(now, g, in, bad)
@@ -103,6 +104,9 @@ func (sh *shard) request(now time.Time, g *leg, ev event) {
 		sh.forward(now, g, in, code, p, addr)
 	})
 }
+
+// shortToken is the longest token that is not counted, in bytes.
+const shortToken = 64
 
 // forward sends an accepted request to its next hop.
 func (sh *shard) forward(now time.Time, from *leg, in *incoming, code coap.Code, p plan, addr netip.Addr) {
@@ -140,10 +144,19 @@ func (sh *shard) forward(now time.Time, from *leg, in *incoming, code coap.Code,
 		ex = sh.newExchange()
 		ex.from, ex.client, ex.next = from, client, next
 	}
-	ex.in, ex.observe, ex.silent, ex.holder = in, p.observe, p.silent, p.holder
+	ex.in, ex.observe, ex.unwanted, ex.holder = in, p.observe, p.unwanted, p.holder
 	sh.numbered++
 	ex.number = sh.numbered
 	var bad *refusal
+	if n := len(client.token); n > shortToken && ex.kept == 0 {
+		if sh.transferred+2*n > sh.cfg.MaxTransfers {
+			sh.count(transfersFull)
+			sh.fail(now, ex, refuse(coap.ServiceUnavailable, "overloaded"))
+			return
+		}
+		ex.kept = 2 * n // here and in the message layer
+		sh.transferred += ex.kept
+	}
 	if ex.transfer, bad = sh.transferOf(code, &p); bad != nil {
 		sh.count(transfersFull)
 		sh.fail(now, ex, bad)
@@ -286,18 +299,22 @@ func (sh *shard) response(now time.Time, g *leg, ev event) {
 	if goesOn {
 		tag, ex.tagged = notification{ex}, true
 	}
+	sh.unsay(now, ex)
+	var out *outgoing
 	var err error
 	if in := ex.in; in != nil {
 		ex.in = nil
-		_, err = ex.from.messages().Respond(now, in, typ, code, body, tag)
+		out, err = ex.from.messages().Respond(now, in, typ, code, body, tag)
 	} else {
 		d := coap.Datagram{Type: typ, Code: code, Token: []byte(ex.client.token), Body: body}
-		_, err = ex.from.messages().Send(now, ex.client.peer, d, tag)
+		out, err = ex.from.messages().Send(now, ex.client.peer, d, tag)
 	}
 	if err != nil {
 		sh.count(tableFull)
 	}
-	if !goesOn {
+	if goesOn {
+		ex.told = out
+	} else {
 		sh.end(now, ex)
 	}
 }
@@ -332,7 +349,7 @@ func (sh *shard) tick(now time.Time) {
 		if ex.deadline.After(now) {
 			break
 		}
-		if !ex.silent {
+		if ex.unwanted == 0 {
 			sh.count(silence)
 		}
 		sh.fail(now, ex, refuse(coap.GatewayTimeout, "the server does not answer"))

@@ -119,6 +119,8 @@ func (sh *shard) dropOwn(now time.Time) bool {
 	for _, ex := range worst.byClient {
 		sh.end(now, ex)
 	}
+	worst.layer.Close()
+	worst.gone = true
 	_ = worst.sock.Close()
 	delete(sh.own, worst.owner)
 	sh.legs = slices.DeleteFunc(sh.legs, func(g *leg) bool { return g == worst })

@@ -38,7 +38,7 @@ func configure(args []string, stderr io.Writer) (cfg proxy.Config, do actions, e
 	amplification := f.Int("amplification", 0, "send a client that has not shown that it receives at most this many times the bytes that came from it (3); -1 for no bound")
 	f.StringVar(&do.metrics, "metrics", "", "serve counters for Prometheus over HTTP on this `address`, such as 127.0.0.1:9464, at /metrics")
 	var forward, reverse []string
-	f.Func("forward", "let clients name servers in this `network`, such as 192.0.2.0/24; \"any\" for all. May be repeated", func(s string) error {
+	f.Func("forward", "let clients name servers in this `network`, such as 192.0.2.0/24; \"any\" for all but loopback and link-local. May be repeated", func(s string) error {
 		forward = append(forward, s)
 		return nil
 	})

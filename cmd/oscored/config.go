@@ -64,7 +64,7 @@ type routeLimits struct {
 type proxyConfig struct {
 	Name      string       `toml:"name" comment:"of the proxy, in logs and metrics"`
 	Listen    string       `toml:"listen" comment:"UDP address to listen on"`
-	Forward   []string     `toml:"forward" comment:"networks that clients may name servers in; \"any\" for all"`
+	Forward   []string     `toml:"forward" comment:"networks that clients may name servers in; \"any\" for all but loopback and link-local"`
 	Via       string       `toml:"via" comment:"hand requests for a forward-proxy to the next proxy, host:port"`
 	PerClient bool         `toml:"per_client" comment:"a port for each client, so that a server can send it requests, as LwM2M servers do"`
 	Identity  string       `toml:"identity" comment:"names this proxy in 5.08 answers (RFC 8768)"`

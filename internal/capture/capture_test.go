@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -260,4 +261,41 @@ func FuzzRead(f *testing.F) {
 			t.Errorf("%d bytes of packets from %d", n, len(b))
 		}
 	})
+}
+
+// TestStreamOverlap: a segment that came early and whose beginning another one
+// brings as well is read from where that one ends.
+func TestStreamOverlap(t *testing.T) {
+	packets, left, err := Read(bytes.NewReader(file(t, layers.LinkTypeRaw,
+		segment(t, 0, true, ""), segment(t, 3, false, "cdef"), segment(t, 4, false, "d"), segment(t, 1, false, "abc"), segment(t, 7, false, "gh"),
+	)))
+	var stream []byte
+	for _, p := range packets {
+		stream = append(stream, p.Data...)
+	}
+	if err != nil || string(stream) != "abcdefgh" || left != (Left{}) {
+		t.Errorf("%q, %+v, %v", stream, left, err)
+	}
+}
+
+// TestHugeRecord: a record that says it is larger than any packet is damage, and
+// costs no memory.
+func TestHugeRecord(t *testing.T) {
+	for _, length := range []uint32{1 << 20, 1<<32 - 16} {
+		pcap := file(t, layers.LinkTypeRaw, ip(t, client4, server4, payload))
+		binary.LittleEndian.PutUint32(pcap[16:], 1<<32-1) // its snapshot length
+		huge := append(pcap, make([]byte, 17)...)
+		binary.LittleEndian.PutUint32(huge[len(pcap)+8:], length)
+		binary.LittleEndian.PutUint32(huge[len(pcap)+12:], length)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		packets, left, err := Read(bytes.NewReader(huge))
+		runtime.ReadMemStats(&after)
+		if err == nil || len(packets) != 1 || left.Damaged != 1 {
+			t.Errorf("%d packets, %+v, %v", len(packets), left, err)
+		}
+		if grown := after.TotalAlloc - before.TotalAlloc; grown > 1<<20 {
+			t.Errorf("%d bytes for a file of %d", grown, len(huge))
+		}
+	}
 }

@@ -22,9 +22,12 @@ type stream struct {
 	held  int // bytes in early
 }
 
-// maxHeld bounds what is kept of a stream that waits for a missing segment, in
-// bytes: beyond it the segment counts as lost.
-const maxHeld = 1 << 20
+// maxHeld and maxEarly bound what is kept of a stream that waits for a missing
+// segment, in bytes and in segments: beyond it the segment counts as lost.
+const (
+	maxHeld  = 1 << 20
+	maxEarly = 1 << 10
+)
 
 func newStreams() *streams { return &streams{map[flow]*stream{}} }
 
@@ -49,7 +52,7 @@ func (s *streams) add(p Packet, t *layers.TCP) (out []Packet) {
 	}
 	p.Data = bytes.Clone(t.Payload)
 	if ahead := int32(seq - st.next); ahead > 0 {
-		if _, again := st.early[seq]; !again && st.held+len(p.Data) <= maxHeld {
+		if _, again := st.early[seq]; !again && len(st.early) < maxEarly && st.held+len(p.Data) <= maxHeld {
 			st.early[seq] = p
 			st.held += len(p.Data)
 		}
@@ -63,13 +66,26 @@ func (s *streams) add(p Packet, t *layers.TCP) (out []Packet) {
 			out = append(out, p)
 		}
 		var ok bool
-		if p, ok = st.early[st.next]; !ok {
+		if p, seq, ok = st.reached(); !ok {
 			return out
 		}
-		seq = st.next
 		delete(st.early, seq)
 		st.held -= len(p.Data)
 	}
+}
+
+// reached gives a segment that came early and begins where the stream is now,
+// or before: what another one brought as well.
+func (st *stream) reached() (p Packet, seq uint32, ok bool) {
+	if p, ok = st.early[st.next]; ok {
+		return p, st.next, true
+	}
+	for at, early := range st.early {
+		if behind := int32(at - st.next); behind < 0 && (!ok || behind < int32(seq-st.next)) {
+			p, seq, ok = early, at, true
+		}
+	}
+	return p, seq, ok
 }
 
 // gaps counts the segments that still wait for an earlier one.

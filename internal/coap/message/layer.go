@@ -39,7 +39,7 @@ type Layer[P comparable] struct {
 	accepted   uint64                // messages so far
 	delayed    list[*Incoming[P]]    // acknowledgements that wait for their answer; oldest first
 	under      int                   // messages sent or waiting
-	ending     [2]list[*Outgoing[P]] // acknowledged, non-confirmable; oldest first
+	ending     [3]list[*Outgoing[P]] // acknowledged, non-confirmable requests, non-confirmable responses; oldest first
 	again      retransmissions[P]
 	bytes      int  // kept in received and sent
 	total      *int // by all layers that share the limit
@@ -198,9 +198,7 @@ func (l *Layer[P]) Advance(now time.Time, f func(Event[P])) {
 		l.acknowledge(n.value)
 	}
 	for len(l.again) > 0 && l.again[0].at <= at {
-		if o := l.again[0].out; l.due(at, o) {
-			l.gaveUp(at, o, f)
-		}
+		l.due(at, l.again[0].out, f)
 	}
 	for i := range l.ending {
 		for n := l.ending[i].head; n != nil && n.value.due <= at; n = l.ending[i].head {
@@ -219,3 +217,12 @@ func (l *Layer[P]) Size() (peers, received, sent int) {
 // Withheld returns how many datagrams were not sent, or not at once, because of
 // Config.Amplification.
 func (l *Layer[P]) Withheld() uint64 { return l.withheld }
+
+// Close takes what the layer keeps out of the count that it shares with others
+// (Config.Kept). What still happens to it is counted for itself.
+func (l *Layer[P]) Close() {
+	if l.total != &l.bytes {
+		*l.total -= l.bytes
+		l.total = &l.bytes
+	}
+}

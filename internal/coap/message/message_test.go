@@ -349,7 +349,7 @@ func TestBounds(t *testing.T) {
 	}
 	l.Advance(start.Add(2*l.lifetime), func(Event[string]) {})
 	l.Advance(start.Add(4*l.lifetime), func(Event[string]) {})
-	if p, r, s := l.Size(); p+r+s+l.bytes+len(l.again)+l.delayed.n+l.ending[0].n+l.ending[1].n+l.order.n+l.under != 0 {
+	if p, r, s := l.Size(); p+r+s+l.bytes+len(l.again)+l.delayed.n+l.ending[0].n+l.ending[1].n+l.ending[2].n+l.order.n+l.under != 0 {
 		t.Fatalf("%d peers, %d received, %d sent, %d bytes after their lifetime", p, r, s, l.bytes)
 	}
 }

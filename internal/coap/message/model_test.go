@@ -244,7 +244,7 @@ func TestRandomNetwork(t *testing.T) {
 		for i, l := range n.ends {
 			l.Advance(n.now.Add(2*l.lifetime), func(Event[string]) {})
 			l.Advance(n.now.Add(4*l.lifetime), func(Event[string]) {})
-			if p, r, s := l.Size(); p+r+s+l.bytes+len(l.again)+l.delayed.n+l.ending[0].n+l.ending[1].n+l.order.n+l.byAge[0].n+l.byAge[1].n+l.under != 0 {
+			if p, r, s := l.Size(); p+r+s+l.bytes+len(l.again)+l.delayed.n+l.ending[0].n+l.ending[1].n+l.ending[2].n+l.order.n+l.byAge[0].n+l.byAge[1].n+l.under != 0 {
 				t.Fatalf("%s keeps %d peers, %d received, %d sent, %d bytes", names[i], p, r, s, l.bytes)
 			}
 		}

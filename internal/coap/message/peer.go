@@ -22,6 +22,7 @@ type peer[P comparable] struct {
 	waiting list[*Outgoing[P]] // confirmable, for NSTART
 	recent  list[*Outgoing[P]] // non-confirmable, kept for a Reset
 
+	heard   moment // when it last acknowledged something, or something of it was accepted
 	watched moment // since when it stands in Layer.order
 	order   node[*peer[P]]
 	used    *[256]lifetimeSecond // when each run of 256 message IDs was last drawn from; made at the second run
@@ -168,7 +169,7 @@ func (l *Layer[P]) messageID(now moment, p *peer[P]) (uint16, error) {
 			p.used = new([256]lifetimeSecond)
 			p.used[(run-1)&0xff] = second
 		}
-		if !l.cfg.ReuseIDs && p.used[run] != 0 && second-p.used[run] <= lifetimeSecond(l.lifetime/time.Second)+1 {
+		if !l.cfg.ReuseIDs && p.used[run] != 0 && int32(second-p.used[run]) <= int32(l.lifetime/time.Second)+1 {
 			return 0, ErrNoMessageID
 		}
 	}

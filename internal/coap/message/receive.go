@@ -63,8 +63,10 @@ func (l *Layer[P]) Receive(now time.Time, from P, data []byte) Event[P] {
 		if p == nil { // §4.2: ignored
 			return ev
 		}
-		ev.Sent = p.find(d.MessageID)
-		l.answeredBy(at, p, ev.Sent != nil)
+		if o := p.find(d.MessageID); o != nil && o.sent {
+			ev.Sent = o
+		}
+		l.answeredBy(at, p, ev.Sent)
 		return l.answered(at, ev)
 	}
 	switch {
@@ -110,6 +112,7 @@ func (l *Layer[P]) answered(now moment, ev Event[P]) Event[P] {
 		ev.Sent = nil
 		return ev
 	}
+	o.peer.heard = now
 	if o.Tag == (ping{}) {
 		l.forget(now, o)
 		ev.Sent = nil
@@ -123,20 +126,25 @@ func (l *Layer[P]) answered(now moment, ev Event[P]) Event[P] {
 		ev.Sent = nil
 	case code == coap.Empty && o.state == flying:
 		ev.Kind = Acknowledged
-		l.landed(now, o)
-	case code.IsResponse():
+		if o.answer { // nothing comes that could refer to it
+			l.forget(now, o)
+		} else {
+			l.landed(now, o)
+		}
+	case code.IsResponse() && !o.answer:
 		ev.Kind = Response
 	}
 	return ev
 }
 
 // Unanswered returns how many requests of an event's peer were accepted and
-// neither answered nor released.
+// neither answered nor released, and how many messages wait for it to
+// acknowledge others.
 func (l *Layer[P]) Unanswered(ev *Event[P]) int {
 	if ev.peer == nil {
 		return 0
 	}
-	return ev.peer.open
+	return ev.peer.open + ev.peer.waiting.n
 }
 
 // AcceptRequest commits a request that the caller has verified: copies of it
@@ -283,6 +291,7 @@ func (l *Layer[P]) remember(now moment, ev *Event[P]) (*Incoming[P], error) {
 		return nil, err
 	}
 	l.earn(p, ev.size)
+	p.heard = now
 	mid := ev.Message.MessageID
 	if !ev.judged || ev.accepted != l.accepted { // else it is new, as Receive saw
 		if old := p.seen.find(mid, ev.hash); old != nil {
@@ -302,13 +311,14 @@ func (l *Layer[P]) remember(now moment, ev *Event[P]) (*Incoming[P], error) {
 	if in.typ == coap.NonConfirmable {
 		age, in.expires = 1, now+int64(l.non)
 	}
-	if excess := p.seen.enter(in, &p.received); excess != nil {
-		l.drop(excess)
-	}
+	excess := p.seen.enter(in, &p.received)
 	l.remembered++
 	l.byAge[age].push(&in.byAge, in)
 	p.received.push(&in.ofPeer, in)
 	l.keeps(overhead + len(in.token))
+	if excess != nil {
+		l.drop(excess)
+	}
 	if p.received.n > l.cfg.PeerReceived {
 		l.drop(p.received.head.value)
 	}
@@ -348,7 +358,7 @@ func (l *Layer[P]) shrink(room int) {
 		switch {
 		case con == nil && non == nil:
 			return
-		case con == nil || non != nil && int64(l.lifetime-l.non) > con.value.expires-non.value.expires:
+		case con == nil || non != nil && int64(l.lifetime-l.non) < con.value.expires-non.value.expires:
 			l.drop(non.value)
 		default:
 			l.drop(con.value)
@@ -367,6 +377,7 @@ func (l *Layer[P]) drop(in *Incoming[P]) {
 	in.byAge.remove()
 	in.ofPeer.remove()
 	in.peer.seen.remove(in)
+	in.peer.seen.narrow(&in.peer.received)
 	l.remembered--
 	if !in.open {
 		l.recycleIn(in)

@@ -12,6 +12,7 @@ type seen[P comparable] struct {
 const (
 	maxChain  = 16
 	maxPlaces = 1 << 16
+	minPlaces = 16 // that are not worth giving back
 )
 
 // place is where a message ID belongs. All its bits count, for endpoints that
@@ -56,6 +57,18 @@ func (s *seen[P]) enter(in *Incoming[P], all *list[*Incoming[P]]) (excess *Incom
 func (s *seen[P]) put(in *Incoming[P]) {
 	place := &s.places[s.place(in.mid)]
 	in.chain, *place = *place, in
+}
+
+// narrow gives back places that a peer needed once: all are those that are in.
+func (s *seen[P]) narrow(all *list[*Incoming[P]]) {
+	n := len(s.places)
+	if n <= minPlaces || all.n >= n/8 {
+		return
+	}
+	s.places = make([]*Incoming[P], n/4)
+	for x := all.head; x != nil; x = x.next {
+		s.put(x.value)
+	}
 }
 
 func (s *seen[P]) remove(in *Incoming[P]) {

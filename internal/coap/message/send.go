@@ -13,11 +13,14 @@ type Outgoing[P comparable] struct {
 
 	peer     *peer[P]
 	con      bool
+	answer   bool // a response
+	sent     bool // its peer may know it
 	state    state
 	mid      uint16
 	attempt  int
 	timeout  time.Duration
 	withheld bool               // it waits for its peer to show that it receives
+	held     bool               // reach.holding refers to it, or giveUp
 	due      moment             // in Layer.ending
 	index    int                // in Layer.again, plus one; 0: none
 	data     []byte             // empty once it need not be sent again
@@ -37,6 +40,9 @@ const (
 
 // Peer returns the address it goes to.
 func (o *Outgoing[P]) Peer() P { return o.peer.addr }
+
+// Waiting reports whether NSTART has kept it back so far.
+func (o *Outgoing[P]) Waiting() bool { return o.state == waiting }
 
 // Confirmable reports whether it is confirmable.
 func (o *Outgoing[P]) Confirmable() bool { return o.con }
@@ -87,7 +93,7 @@ func (l *Layer[P]) send(now moment, to *P, d coap.Datagram, tag any, drawn bool)
 		return nil, l.hold(now, p, held[P]{data: d.Append(nil)})
 	}
 	size := 8 + len(d.Token) + len(d.Body)
-	if l.under >= l.cfg.MaxSent || p.sent >= l.cfg.PeerSent || !l.spare(overhead+size) {
+	if !l.room(now, p, overhead+size) {
 		return nil, ErrFull
 	}
 	if !drawn {
@@ -100,20 +106,25 @@ func (l *Layer[P]) send(now moment, to *P, d coap.Datagram, tag any, drawn bool)
 		l.forget(now, old)
 	}
 	o := l.newOutgoing()
-	o.Tag, o.peer, o.con, o.mid = tag, p, con, mid
+	o.Tag, o.peer, o.con, o.answer, o.mid = tag, p, con, d.Code.IsResponse(), mid
+	o.sent = drawn // by an earlier process, it may be
 	p.enter(o)
 	l.under++
 	p.sent++
 	l.keeps(overhead)
 	if !con {
 		o.state = landed
-		l.end(1, o, now+int64(l.non))
-		if d.Code.IsRequest() { // its caller ends it
+		if o.answer {
+			l.end(2, o, now+int64(l.non))
+			if p.recent.push(&o.queued, o); p.recent.n > recentNon {
+				l.forget(now, p.recent.head.value)
+			}
+		} else { // its caller ends it
+			l.end(1, o, now+int64(l.non))
 			p.flight.push(&o.queued, o)
-		} else if p.recent.push(&o.queued, o); p.recent.n > recentNon {
-			l.forget(now, p.recent.head.value)
 		}
 		if l.allowed(p, size) {
+			o.sent = true
 			l.emitMessage(p.addr, d)
 			return o, nil
 		}
@@ -159,10 +170,29 @@ func (l *Layer[P]) newOutgoing() *Outgoing[P] {
 // recycle takes a message back that its owner has ended, and so holds no more.
 // It stays done, so that to end it twice is no harm.
 func (l *Layer[P]) recycle(o *Outgoing[P]) {
-	if l.cfg.Reuse && len(l.freeOut) < maxFree && cap(o.data) <= maxKept {
+	if l.cfg.Reuse && !o.held && len(l.freeOut) < maxFree && cap(o.data) <= maxKept {
 		*o = Outgoing[P]{state: done, data: o.data[:0]}
 		l.freeOut = append(l.freeOut, o)
 	}
+}
+
+// room makes room for a message of size bytes. Non-confirmable responses, which
+// are kept for a Reset alone, give way to it, the oldest first.
+func (l *Layer[P]) room(now moment, p *peer[P], size int) bool {
+	if p.sent >= l.cfg.PeerSent && p.recent.head != nil {
+		l.forget(now, p.recent.head.value)
+	}
+	if p.sent >= l.cfg.PeerSent {
+		return false
+	}
+	for l.under >= l.cfg.MaxSent || !l.spare(size) {
+		n := l.ending[2].head
+		if n == nil {
+			return false
+		}
+		l.forget(now, n.value)
+	}
+	return true
 }
 
 // spare drops what is remembered of received messages for size bytes to send.
@@ -187,6 +217,7 @@ func (l *Layer[P]) launch(now moment, o *Outgoing[P]) {
 // receives and has had enough. The ping that asks it always goes.
 func (l *Layer[P]) transmit(now moment, o *Outgoing[P]) {
 	if o.withheld = o.Tag != (ping{}) && !l.allowed(o.peer, len(o.data)); !o.withheld {
+		o.sent = true
 		l.emit(o.peer.addr, o.data)
 	} else {
 		l.withheld++
@@ -195,17 +226,47 @@ func (l *Layer[P]) transmit(now moment, o *Outgoing[P]) {
 	l.again.set(o, now+int64(o.timeout))
 }
 
-// due handles the deadline of a confirmable message and reports whether it is
-// given up.
-func (l *Layer[P]) due(now moment, o *Outgoing[P]) (gaveUp bool) {
-	if o.attempt >= l.cfg.MaxRetransmit {
-		l.forget(now, o)
-		return true
+// due handles the deadline of a confirmable message. When one is given up and
+// nothing was heard of its peer since it was first sent, the responses that wait
+// behind it go too: there may be thousands, of which each would take
+// MAX_TRANSMIT_WAIT. Requests are their owner's to end.
+func (l *Layer[P]) due(now moment, o *Outgoing[P], f func(Event[P])) {
+	if o.attempt < l.cfg.MaxRetransmit {
+		o.attempt++
+		o.timeout *= 2
+		l.transmit(now, o)
+		return
 	}
-	o.attempt++
-	o.timeout *= 2
-	l.transmit(now, o)
-	return false
+	if o.Tag == (ping{}) {
+		l.forget(now, o)
+		l.unreachable(now, o.peer, f)
+		return
+	}
+	var all []*Outgoing[P]
+	if launched := now - int64(2*o.timeout-o.timeout>>o.attempt); o.peer.heard <= launched {
+		for n := o.peer.waiting.head; n != nil; n = n.next {
+			if n.value.answer {
+				all = append(all, n.value)
+			}
+		}
+	}
+	l.giveUp(now, append(all, o), f)
+}
+
+// giveUp ends messages and tells f, which may end those whose turn has not come,
+// and send others: none becomes another before its turn.
+func (l *Layer[P]) giveUp(now moment, all []*Outgoing[P], f func(Event[P])) {
+	for _, o := range all {
+		o.held = true
+	}
+	for _, o := range all {
+		if o.state != done {
+			peer := o.peer.addr
+			l.forget(now, o)
+			f(Event[P]{Kind: GaveUp, Peer: peer, Sent: o})
+		}
+		o.held = false
+	}
 }
 
 // end keeps a message that is not to be transmitted again until a moment.
