@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"bytes"
-	"context"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
@@ -21,6 +20,8 @@ import (
 type shard struct {
 	p   *Proxy
 	cfg Config // with the shard's part of the limits
+
+	poll *udp.Poll[*leg]
 
 	mu          sync.Mutex
 	counts      counts
@@ -328,6 +329,9 @@ func (sh *shard) tick(now time.Time) {
 			g.messages().Advance(now, func(ev event) { sh.failed(now, ev) })
 		}
 	}
+	if now.Sub(sh.swept) > time.Second {
+		sh.swept = now
+	}
 	for ex := sh.waiting.head; ex != nil; ex = sh.waiting.head {
 		if ex.deadline.After(now) {
 			break
@@ -336,28 +340,6 @@ func (sh *shard) tick(now time.Time) {
 			sh.count(silence)
 		}
 		sh.fail(now, ex, refuse(coap.GatewayTimeout, "the server does not answer"))
-	}
-}
-
-// run ticks until the shard is closed.
-func (sh *shard) run(ctx context.Context) {
-	t := time.NewTicker(50 * time.Millisecond)
-	defer t.Stop()
-	out := batches{p: sh.p}
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case now := <-t.C:
-			sh.mu.Lock()
-			sh.tick(now)
-			if now.Sub(sh.swept) > time.Second {
-				sh.swept = now
-			}
-			out.collect(sh)
-			sh.mu.Unlock()
-			out.transmit()
-		}
 	}
 }
 
@@ -374,8 +356,11 @@ func (sh *shard) open(own bool) (*leg, error) {
 	if g.own = own; own {
 		g.hops = map[address]bool{}
 	}
+	if err := sh.poll.Add(sock, g); err != nil {
+		_ = sock.Close()
+		return nil, err
+	}
 	sh.legs = append(sh.legs, g)
-	sh.wg.Go(g.read)
 	return g, nil
 }
 
