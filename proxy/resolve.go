@@ -53,5 +53,6 @@ func (sh *shard) resolve(now time.Time, host string, f func(now time.Time, addr 
 		out.collect(sh)
 		sh.mu.Unlock()
 		out.transmit()
+		sh.poll.Wake() // there may be new times to wait for
 	})
 }

@@ -322,18 +322,28 @@ func (sh *shard) failed(now time.Time, ev event) {
 	}
 }
 
-// tick does what time has made due.
-func (sh *shard) tick(now time.Time) {
-	for _, g := range sh.legs {
-		if at, ok := g.layer.Next(); ok && !at.After(now) || now.Sub(sh.swept) > time.Second {
-			g.messages().Advance(now, func(ev event) { sh.failed(now, ev) })
-		}
-	}
-	if now.Sub(sh.swept) > time.Second {
+// tick does what time has made due and returns when to do it again.
+func (sh *shard) tick(now time.Time) (again time.Time) {
+	again = now.Add(tickIdle)
+	sweeps := now.Sub(sh.swept) >= tickIdle
+	if sweeps {
 		sh.swept = now
+	}
+	for _, g := range sh.legs {
+		at, ok := g.layer.Next()
+		if ok && !at.After(now) || sweeps {
+			g.messages().Advance(now, func(ev event) { sh.failed(now, ev) })
+			at, ok = g.layer.Next()
+		}
+		if ok && at.Before(again) {
+			again = at
+		}
 	}
 	for ex := sh.waiting.head; ex != nil; ex = sh.waiting.head {
 		if ex.deadline.After(now) {
+			if ex.deadline.Before(again) {
+				again = ex.deadline
+			}
 			break
 		}
 		if !ex.silent {
@@ -341,6 +351,10 @@ func (sh *shard) tick(now time.Time) {
 		}
 		sh.fail(now, ex, refuse(coap.GatewayTimeout, "the server does not answer"))
 	}
+	if soon := now.Add(tickEvery); again.Before(soon) {
+		again = soon
+	}
+	return again
 }
 
 // open starts an upstream leg: of one client, or shared.
