@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"runtime"
 	"time"
 
 	"github.com/oscorelay/oscorelay/internal/udp"
@@ -14,12 +13,6 @@ const (
 	tickIdle  = time.Second
 )
 
-// yieldEvery is how often the loop lets the runtime's scheduler see it. A
-// goroutine that the scheduler has not seen for 10 ms has its processor taken
-// at its next system call, and each time the runtime's monitor then wakes every
-// 20 µs for a while: a tenth of all that the proxy takes under light load.
-const yieldEvery = 4 * time.Millisecond
-
 // loop does all of a shard's work until it is closed: it waits for datagrams on
 // any leg, takes in as many as are there, up to batch a leg, and sends what
 // comes of them. One goroutine for all legs costs one wake-up where two would
@@ -28,7 +21,7 @@ const yieldEvery = 4 * time.Millisecond
 func (sh *shard) loop() {
 	in, inbox, out := make([]udp.Packet, batch), udp.Inbox{}, batches{p: sh.p}
 	now := time.Now()
-	due, seen := now.Add(tickEvery), now
+	due := now.Add(tickEvery)
 	for {
 		ready, err := sh.poll.Wait(due.Sub(now))
 		if err != nil {
@@ -61,10 +54,6 @@ func (sh *shard) loop() {
 			return
 		}
 		out.transmit()
-		if now.Sub(seen) > yieldEvery {
-			seen = now
-			runtime.Gosched()
-		}
 	}
 }
 
