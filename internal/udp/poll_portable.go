@@ -39,6 +39,11 @@ func (p *Poll[T]) Add(s *Socket, v T) error {
 	if s.in != nil {
 		return fmt.Errorf("%w: the socket is in a Poll already", ErrOption)
 	}
+	select {
+	case <-p.done:
+		return net.ErrClosed
+	default:
+	}
 	in := &polled{one: make(chan Packet, 1), taken: make(chan struct{}), done: make(chan struct{})}
 	s.in = in
 	go func() {
