@@ -12,7 +12,6 @@ import (
 	"runtime/pprof"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -96,8 +95,8 @@ func resident() (kib int) {
 }
 
 // forwarder is the least that can stand between two sockets: it looks at
-// nothing, and sends the answers back in the order of the requests. It takes
-// in and sends as many datagrams a system call as the proxy does.
+// nothing, and sends the answers back in the order of the requests. It waits,
+// takes in and sends as the proxy does.
 func forwarder(to netip.AddrPort) (netip.AddrPort, error) {
 	listen := func() (*udp.Socket, error) {
 		return udp.Listen(netip.MustParseAddrPort("127.0.0.1:0"), udp.Options{ReadBuffer: 4 << 20})
@@ -110,41 +109,41 @@ func forwarder(to netip.AddrPort) (netip.AddrPort, error) {
 	if err != nil {
 		return netip.AddrPort{}, err
 	}
+	poll, err := udp.NewPoll[*udp.Socket]()
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	for _, s := range []*udp.Socket{front, back} {
+		if err := poll.Add(s, s); err != nil {
+			return netip.AddrPort{}, err
+		}
+	}
 	const ring = 1 << 12
-	var mu sync.Mutex
 	var clients [ring]netip.AddrPort
 	var head, tail int
 	go func() {
-		in := make([]udp.Packet, 32)
+		in, inbox := make([]udp.Packet, 32), udp.Inbox{}
 		for {
-			n, err := front.Read(in)
+			ready, err := poll.Wait(time.Second)
 			if err != nil {
 				return
 			}
-			mu.Lock()
-			for i := range in[:n] {
-				clients[head%ring] = in[i].Peer
-				head++
-				in[i].Peer = to
+			for _, from := range ready {
+				n, _ := from.Take(&inbox, in)
+				if from == back {
+					for i := range in[:n] {
+						in[i].Peer = clients[tail%ring]
+						tail++
+					}
+					front.Write(in[:n])
+					continue
+				}
+				for i := range in[:n] {
+					clients[head%ring], in[i].Peer = in[i].Peer, to
+					head++
+				}
+				back.Write(in[:n])
 			}
-			mu.Unlock()
-			back.Write(in[:n])
-		}
-	}()
-	go func() {
-		in := make([]udp.Packet, 32)
-		for {
-			n, err := back.Read(in)
-			if err != nil {
-				return
-			}
-			mu.Lock()
-			for i := range in[:n] {
-				in[i].Peer = clients[tail%ring]
-				tail++
-			}
-			mu.Unlock()
-			front.Write(in[:n])
 		}
 	}()
 	return front.Addr(), nil

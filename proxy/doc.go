@@ -21,8 +21,8 @@
 // either ends them.
 //
 // All of it stands in shards, as many as there are processors: sockets that
-// share the address, each with a lock and tables of its own. The kernel leads a
-// client to the same shard each time. A datagram allocates nothing once the
+// share the address, each with a lock, a goroutine and tables of its own. The
+// kernel leads a client to the same shard each time. A datagram allocates nothing once the
 // tables have grown to what the traffic needs.
 //
 //	config.go    what it does and its limits
@@ -35,7 +35,8 @@
 //	shard.go     requests forward, responses back, what fails
 //	upstream.go  sockets toward servers; whose they are, and where their holder is
 //	blockwise.go RFC 7959 §2.5, RFC 8613 §4.1.3.4.2: requests cut for a smaller next hop
-//	leg.go       a socket: datagrams in
+//	leg.go       a socket and what belongs to its address
+//	loop.go      a shard's only goroutine: datagrams in, times that are due
 //	batch.go     datagrams out
 //	resolve.go   names to addresses
 //	proxy.go     start, loops, drain

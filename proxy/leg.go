@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"errors"
-	"net"
 	"time"
 
 	"github.com/oscorelay/oscorelay/internal/coap/message"
@@ -59,33 +58,6 @@ func (g *leg) messages() *message.Layer[address] {
 		g.sh.dirty = append(g.sh.dirty, g)
 	}
 	return g.layer
-}
-
-// read takes in datagrams until the socket is closed: as many as are there, up
-// to batch, with one system call, and sends what comes of them likewise.
-func (g *leg) read() {
-	n := batch
-	if g.own {
-		n = 1 // one of thousands: memory counts for more
-	}
-	in, out := make([]udp.Packet, n), batches{p: g.sh.p}
-	for {
-		n, err := g.sock.Read(in)
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil {
-			continue // an earlier datagram found no receiver
-		}
-		g.sh.mu.Lock()
-		now := time.Now()
-		for i := range in[:n] {
-			g.receive(now, g.sh.p.address(in[i].Peer, in[i].Local), in[i].Data)
-		}
-		out.collect(g.sh)
-		g.sh.mu.Unlock()
-		out.transmit()
-	}
 }
 
 // receive handles one datagram.

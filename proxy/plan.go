@@ -186,7 +186,7 @@ func (r *rules) plan(dst, body []byte, back *target) (plan, *refusal) {
 		if p.target.addr.IsValid() {
 			without = append(without, coap.URIHost)
 		}
-		p.body = replace(p.body, len(dst), nil, without...)
+		p.body = omit(p.body, len(dst), without...)
 	default:
 		at := r.route(string(host), kid, kidContext, path)
 		if at < 0 {
@@ -254,6 +254,24 @@ func replace(body []byte, from int, with coap.Options, without ...uint16) []byte
 		panic("proxy: a body of our own is malformed")
 	}
 	return coap.AppendBody(bytes.Clone(body[:from]), append(opts.Without(without...), with...), payload)
+}
+
+// omit takes options out of the body that begins at a place, where it stands:
+// an option that follows one left out needs no more bytes for the sum of their
+// deltas than both had.
+func omit(body []byte, from int, without ...uint16) []byte {
+	w, kept, before := coap.Walk(body[from:]), body[:from], uint16(0)
+	for w.Next() {
+		if slices.Contains(without, w.Number) {
+			continue
+		}
+		kept = coap.AppendOption(kept, before, w.Number, w.Value)
+		before = w.Number
+	}
+	if w.Err() != nil {
+		panic("proxy: a body of our own is malformed")
+	}
+	return coap.AppendPayload(kept, w.Payload())
 }
 
 // stripPath takes the first n segments off the path of the body that begins at

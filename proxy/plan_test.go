@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 	"errors"
+	"math/rand/v2"
 	"net/netip"
 	"testing"
 
@@ -237,4 +238,27 @@ func FuzzPlan(f *testing.F) {
 		}
 		_, _, _ = checkResponse(body)
 	})
+}
+
+// What omit leaves, where the body stands, is what writing the other options
+// anew would give.
+func TestOmit(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	numbers := []uint16{1, 3, 7, 12, 13, 14, 26, 39, 268, 269, 270, 281, 282, 538, 539, 65535}
+	for range 20_000 {
+		var all coap.Options
+		for range random.IntN(6) {
+			all = all.Add(numbers[random.IntN(len(numbers))], bytes.Repeat([]byte{byte(random.Uint32())}, []int{0, 1, 12, 13, 268, 269, 300}[random.IntN(7)]))
+		}
+		without := numbers[random.IntN(len(numbers)):][:1]
+		if len(all) > 0 {
+			without = []uint16{all[random.IntN(len(all))].Number, all[0].Number}
+		}
+		payload := bytes.Repeat([]byte{0xff}, random.IntN(3))
+		body := coap.AppendBody([]byte("before"), all, payload)
+		want := coap.AppendBody([]byte("before"), all.Without(without...), payload)
+		if got := omit(body, len("before"), without...); !bytes.Equal(got, want) {
+			t.Fatalf("%v without %v:\n%x\n%x", all, without, got, want)
+		}
+	}
 }

@@ -68,6 +68,15 @@ func Listen(cfg Config) (*Proxy, error) {
 		sh.legs = []*leg{sh.front}
 		p.shards = append(p.shards, sh)
 	}
+	for _, sh := range p.shards {
+		if sh.poll, err = udp.NewPoll[*leg](); err == nil {
+			err = sh.poll.Add(sh.front.sock, sh.front)
+		}
+		if err != nil {
+			p.close()
+			return nil, fmt.Errorf("proxy: %w", err)
+		}
+	}
 	if cfg.PerClient {
 		return p, nil
 	}
@@ -124,8 +133,7 @@ func (p *Proxy) Addr() netip.AddrPort { return p.addr }
 // were abandoned otherwise.
 func (p *Proxy) Serve(ctx context.Context) error {
 	for _, sh := range p.shards {
-		sh.wg.Go(sh.front.read)
-		sh.wg.Go(func() { sh.run(p.ctx) })
+		sh.wg.Go(sh.loop)
 	}
 	p.cfg.Logger.Info("proxy listens", "address", p.addr.String(), "shards", len(p.shards), "forward", p.cfg.Forward != nil, "routes", len(p.cfg.Routes))
 	<-ctx.Done()
@@ -157,13 +165,7 @@ func (p *Proxy) Reload(cfg Config) error {
 func (p *Proxy) close() {
 	p.cancel()
 	for _, sh := range p.shards {
-		sh.mu.Lock()
-		sh.closed = true
-		for _, g := range sh.legs {
-			_ = g.sock.Close()
-		}
-		sh.mu.Unlock()
-		sh.wg.Wait()
+		sh.close()
 	}
 }
 

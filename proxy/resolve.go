@@ -84,6 +84,7 @@ func (sh *shard) resolve(now time.Time, host string, open bool, f found) {
 		out.collect(sh)
 		sh.mu.Unlock()
 		out.transmit()
+		sh.poll.Wake() // there may be new times to wait for
 	})
 }
 

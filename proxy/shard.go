@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"bytes"
-	"context"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
@@ -21,6 +20,8 @@ import (
 type shard struct {
 	p   *Proxy
 	cfg Config // with the shard's part of the limits
+
+	poll *udp.Poll[*leg]
 
 	mu          sync.Mutex
 	counts      counts
@@ -338,15 +339,28 @@ func (sh *shard) failed(now time.Time, ev event) {
 	}
 }
 
-// tick does what time has made due.
-func (sh *shard) tick(now time.Time) {
+// tick does what time has made due and returns when to do it again.
+func (sh *shard) tick(now time.Time) (again time.Time) {
+	again = now.Add(tickIdle)
+	sweeps := now.Sub(sh.swept) >= tickIdle
+	if sweeps {
+		sh.swept = now
+	}
 	for _, g := range sh.legs {
-		if at, ok := g.layer.Next(); ok && !at.After(now) || now.Sub(sh.swept) > time.Second {
+		at, ok := g.layer.Next()
+		if ok && !at.After(now) || sweeps {
 			g.messages().Advance(now, func(ev event) { sh.failed(now, ev) })
+			at, ok = g.layer.Next()
+		}
+		if ok && at.Before(again) {
+			again = at
 		}
 	}
 	for ex := sh.waiting.head; ex != nil; ex = sh.waiting.head {
 		if ex.deadline.After(now) {
+			if ex.deadline.Before(again) {
+				again = ex.deadline
+			}
 			break
 		}
 		if ex.unwanted == 0 {
@@ -354,28 +368,10 @@ func (sh *shard) tick(now time.Time) {
 		}
 		sh.fail(now, ex, refuse(coap.GatewayTimeout, "the server does not answer"))
 	}
-}
-
-// run ticks until the shard is closed.
-func (sh *shard) run(ctx context.Context) {
-	t := time.NewTicker(50 * time.Millisecond)
-	defer t.Stop()
-	out := batches{p: sh.p}
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case now := <-t.C:
-			sh.mu.Lock()
-			sh.tick(now)
-			if now.Sub(sh.swept) > time.Second {
-				sh.swept = now
-			}
-			out.collect(sh)
-			sh.mu.Unlock()
-			out.transmit()
-		}
+	if soon := now.Add(tickEvery); again.Before(soon) {
+		again = soon
 	}
+	return again
 }
 
 // open starts an upstream leg: of one client, or shared.
@@ -391,8 +387,11 @@ func (sh *shard) open(own bool) (*leg, error) {
 	if g.own = own; own {
 		g.hops = map[address]bool{}
 	}
+	if err := sh.poll.Add(sock, g); err != nil {
+		_ = sock.Close()
+		return nil, err
+	}
 	sh.legs = append(sh.legs, g)
-	sh.wg.Go(g.read)
 	return g, nil
 }
 

@@ -3,6 +3,7 @@
 //
 //	kernel ── recvmmsg ─▶ Read(dst []Packet)   Peer, Local, Data
 //	kernel ◀─ sendmmsg ── Write(p []Packet)
+//	kernel ── epoll ────▶ Poll.Wait: which of many sockets; Take(in, dst) from each
 //
 // Neither allocates once its batch has been as large as it gets. A source
 // address other than the one that the kernel would choose is set for each
@@ -13,9 +14,11 @@
 //
 //	udp.go       Packet, Options, what all systems share
 //	linux.go     recvmmsg and sendmmsg, a call a batch
+//	poll_linux.go     many sockets, one goroutine, without the runtime's poller
 //	control.go   IP_PKTINFO and IPV6_PKTINFO to bytes and back
 //	sockaddr.go  addresses to bytes and back
 //	portable.go  every other system: a call a datagram
+//	poll_portable.go  and a goroutine a socket
 //
 // Limits: other systems than Linux have neither ReusePort nor Local nor
 // Freebind; [Listen] says so with an error that wraps errors.ErrUnsupported.

@@ -71,11 +71,38 @@ type Socket struct {
 	tooLong atomic.Uint64
 	scopes  scopes
 
-	in      vector
-	buffers []byte
+	in Inbox // of Read
+
+	// Of a socket in a Poll, which the runtime's poller does not watch.
+	taking sync.Mutex // held by Take
+	fd     int
+	leave  func() // takes it out of the Poll; nil: it is in none
+	closed atomic.Bool
 
 	mu  sync.Mutex // of what follows
 	out vector
+}
+
+// Inbox is room for the datagrams of one call. Sockets may share one.
+type Inbox struct {
+	v       vector
+	max     int
+	buffers []byte
+}
+
+// fit makes room for n datagrams of a length.
+func (b *Inbox) fit(n, longest int) {
+	if n <= len(b.v.hdrs) && longest == b.max {
+		return
+	}
+	n = max(n, len(b.v.hdrs))
+	b.v.hdrs, b.max, b.buffers = nil, longest, make([]byte, n*longest)
+	b.v.grow(n)
+	for i := range b.v.slots {
+		b.v.slots[i].iov.Base = &b.buffers[i*longest]
+		b.v.slots[i].iov.SetLen(longest)
+	}
+	b.v.rearm(n)
 }
 
 // prepare sets what must be set before the socket is bound.
@@ -101,7 +128,7 @@ func newSocket(conn *net.UDPConn, o Options) (*Socket, error) {
 	if refused != nil {
 		return nil, fmt.Errorf("udp: %w", refused)
 	}
-	s.in.call, s.out.call = s.receive, s.send
+	s.in.v.call, s.out.call = s.in.v.receive, s.out.send
 	return s, nil
 }
 
@@ -142,44 +169,92 @@ func (s *Socket) Read(dst []Packet) (int, error) {
 		return 0, io.ErrShortBuffer
 	}
 	n := min(len(dst), maxBatch)
-	if n > len(s.in.hdrs) {
-		s.in.grow(n)
-		s.buffers = make([]byte, n*s.max)
-		for i := range s.in.slots {
-			s.in.slots[i].iov.Base = &s.buffers[i*s.max]
-			s.in.slots[i].iov.SetLen(s.max)
-		}
-		s.in.rearm(n, s.local)
-	}
+	s.in.fit(n, s.max)
 	for {
-		s.in.to = n
-		if err := s.raw.Read(s.in.call); err != nil {
+		s.in.v.to = n
+		if err := s.raw.Read(s.in.v.call); err != nil {
 			return 0, err
 		}
-		if s.in.errno != 0 {
-			return 0, os.NewSyscallError("recvmmsg", s.in.errno)
+		if s.in.v.errno != 0 {
+			return 0, os.NewSyscallError("recvmmsg", s.in.v.errno)
 		}
-		if got := s.take(dst); got > 0 {
+		if got := s.take(&s.in, dst); got > 0 {
 			return got, nil
 		}
 	}
 }
 
+// Take fills dst with the datagrams that are there, as many as it holds, and
+// does not wait: it returns 0 if there are none. The socket must be in a
+// [Poll]. Data stands in the Inbox and is valid until its next use.
+func (s *Socket) Take(in *Inbox, dst []Packet) (int, error) {
+	s.taking.Lock()
+	defer s.taking.Unlock()
+	if s.closed.Load() {
+		return 0, net.ErrClosed
+	}
+	n := min(len(dst), maxBatch)
+	in.fit(n, s.max)
+	in.v.to = n
+	if !in.v.receive(uintptr(s.fd)) {
+		return 0, nil
+	}
+	if in.v.errno != 0 {
+		return 0, os.NewSyscallError("recvmmsg", in.v.errno)
+	}
+	return s.take(in, dst), nil
+}
+
+// detach takes the socket from the runtime's poller.
+func (s *Socket) detach() error {
+	if s.conn == nil {
+		return fmt.Errorf("%w: the socket is in a Poll already", ErrOption)
+	}
+	var failed error
+	err := s.raw.Control(func(fd uintptr) {
+		s.fd, failed = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0)
+	})
+	if err == nil {
+		err = os.NewSyscallError("fcntl", failed)
+	}
+	if err != nil {
+		return fmt.Errorf("udp: %w", err)
+	}
+	_ = s.conn.Close()
+	s.conn, s.raw = nil, nil
+	return nil
+}
+
+// Close ends the socket: Read and Take return net.ErrClosed.
+func (s *Socket) Close() error {
+	if s.conn != nil {
+		return s.conn.Close()
+	}
+	if s.closed.Swap(true) {
+		return net.ErrClosed
+	}
+	s.taking.Lock()
+	defer s.taking.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.leave != nil {
+		s.leave()
+	}
+	return os.NewSyscallError("close", unix.Close(s.fd))
+}
+
 // rearm makes the first n headers ready to be filled.
-func (v *vector) rearm(n int, local bool) {
+func (v *vector) rearm(n int) {
 	for i := range n {
 		h := &v.hdrs[i].hdr
 		h.Namelen, h.Flags = sockaddrLen, 0
-		if local {
-			h.Control = &v.slots[i].control[0]
-			h.SetControllen(controlLen)
-		}
+		h.Control = &v.slots[i].control[0]
+		h.SetControllen(controlLen)
 	}
 }
 
 // receive is one recvmmsg; false: nothing is there yet.
-func (s *Socket) receive(fd uintptr) bool {
-	v := &s.in
+func (v *vector) receive(fd uintptr) bool {
 	for {
 		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&v.hdrs[0])), uintptr(v.to), unix.MSG_DONTWAIT, 0, 0)
 		switch errno {
@@ -194,8 +269,11 @@ func (s *Socket) receive(fd uintptr) bool {
 }
 
 // take hands out what was received.
-func (s *Socket) take(dst []Packet) (kept int) {
-	v := &s.in
+func (s *Socket) take(in *Inbox, dst []Packet) (kept int) {
+	v := &in.v
+	if v.errno != 0 {
+		return 0
+	}
 	for i := range v.n {
 		m := &v.hdrs[i]
 		if m.hdr.Flags&unix.MSG_TRUNC != 0 {
@@ -208,11 +286,11 @@ func (s *Socket) take(dst []Packet) (kept int) {
 		if s.local {
 			p.Local = v.slots[i].control.local(int(m.hdr.Controllen))
 		}
-		at := i * s.max
-		p.Data = s.buffers[at : at+int(m.n) : at+s.max]
+		at := i * in.max
+		p.Data = in.buffers[at : at+int(m.n) : at+in.max]
 		kept++
 	}
-	v.rearm(v.n, s.local)
+	v.rearm(v.n)
 	return kept
 }
 
@@ -231,7 +309,7 @@ func (s *Socket) Write(p []Packet) (sent, errs int) {
 			s.put(v, i, &p[i])
 		}
 		for v.from, v.to = 0, n; v.from < v.to; {
-			switch err := s.raw.Write(v.call); {
+			switch err := s.transmit(); {
 			case err != nil: // closed
 				v.release(n)
 				return sent, errs + (n - v.from) + len(p) - n
@@ -247,6 +325,20 @@ func (s *Socket) Write(p []Packet) (sent, errs int) {
 		p = p[n:]
 	}
 	return sent, errs
+}
+
+// transmit is one sendmmsg, when the socket's buffer has room.
+func (s *Socket) transmit() error {
+	if s.conn != nil {
+		return s.raw.Write(s.out.call)
+	}
+	for !s.closed.Load() {
+		if s.out.send(uintptr(s.fd)) {
+			return nil
+		}
+		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLOUT}}, 10)
+	}
+	return net.ErrClosed
 }
 
 // put writes a datagram's header.
@@ -272,8 +364,7 @@ func (v *vector) release(n int) {
 }
 
 // send is one sendmmsg; false: the buffer is full.
-func (s *Socket) send(fd uintptr) bool {
-	v := &s.out
+func (v *vector) send(fd uintptr) bool {
 	for {
 		n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&v.hdrs[v.from])), uintptr(v.to-v.from), unix.MSG_DONTWAIT, 0, 0)
 		switch errno {

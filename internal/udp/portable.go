@@ -20,6 +20,7 @@ type Socket struct {
 	max     int
 	tooLong atomic.Uint64
 	buffer  []byte
+	in      *polled // nil: it is in no Poll
 }
 
 func prepare(_ uintptr, o Options) error {

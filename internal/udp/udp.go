@@ -77,9 +77,6 @@ func Listen(addr netip.AddrPort, o Options) (*Socket, error) {
 // Addr returns the address that the socket listens on.
 func (s *Socket) Addr() netip.AddrPort { return s.addr }
 
-// Close ends the socket: Read returns net.ErrClosed.
-func (s *Socket) Close() error { return s.conn.Close() }
-
 // TooLong returns how many datagrams were dropped since they were longer than
 // [Options].MaxDatagram: a part of one is never delivered.
 func (s *Socket) TooLong() uint64 { return s.tooLong.Load() }
