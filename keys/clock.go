@@ -96,4 +96,3 @@ func (r *Keyring) leaveClock(p *Peer) {
 	c.clock[last] = nil
 	c.clock = c.clock[:last]
 }
-
