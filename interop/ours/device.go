@@ -3,9 +3,11 @@ package ours
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -68,9 +70,16 @@ func (d *Device) start() {
 		sealed.Keyring, sealed.Event = ring, d.add
 		cfg.Peer, cfg.OSCORE = other, &sealed
 	}
-	var err error
-	if d.Device, err = sim.NewDevice(cfg); err != nil {
-		d.t.Fatal(err)
+	// Another socket may have the port of one that crashed for a moment.
+	for end := time.Now().Add(devicePatience); ; time.Sleep(10 * time.Millisecond) {
+		device, err := sim.NewDevice(cfg)
+		if err == nil {
+			d.Device = device
+			return
+		}
+		if !errors.Is(err, syscall.EADDRINUSE) || time.Now().After(end) {
+			d.t.Fatal(err)
+		}
 	}
 }
 
