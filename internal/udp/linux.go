@@ -243,6 +243,28 @@ func (s *Socket) Close() error {
 	return os.NewSyscallError("close", unix.Close(s.fd))
 }
 
+// Overrun returns how many datagrams the kernel dropped since they came in while
+// the socket's buffer (Options.ReadBuffer) was full: the process did not keep up.
+func (s *Socket) Overrun() uint64 {
+	const drops = 8 // SK_MEMINFO_DROPS of linux/sock_diag.h
+	var info [drops + 1]uint32
+	size := uint32(unsafe.Sizeof(info))
+	ask := func(fd uintptr) {
+		_, _, _ = unix.Syscall6(unix.SYS_GETSOCKOPT, fd, unix.SOL_SOCKET, unix.SO_MEMINFO,
+			uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
+	}
+	if s.conn != nil {
+		_ = s.raw.Control(ask) // closed: nothing is known any more
+		return uint64(info[drops])
+	}
+	s.taking.Lock()
+	defer s.taking.Unlock()
+	if !s.closed.Load() {
+		ask(uintptr(s.fd))
+	}
+	return uint64(info[drops])
+}
+
 // rearm makes the first n headers ready to be filled.
 func (v *vector) rearm(n int) {
 	for i := range n {
