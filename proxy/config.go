@@ -53,7 +53,7 @@ type Config struct {
 	AckTimeout time.Duration // ACK_TIMEOUT (RFC 7252 §4.8), from which the other times derive; 2 s
 	AckDelay   time.Duration // an answer that takes longer travels separately; a quarter of AckTimeout
 
-	MaxExchanges  int // requests under way; the oldest is dropped beyond it; 65536
+	MaxExchanges  int // requests under way; beyond it 5.03 for the newest, or for the oldest where those are never answered; 65536
 	PeerExchanges int // and for one client; beyond it 5.03; 4096
 	MaxRelations  int // observations; beyond it 5.03; 65536
 	MaxUpstream   int // upstream sockets, made as they are needed: one carries 264 requests a second to a server, for want of message IDs beyond; 512, with PerClient 4096

@@ -34,6 +34,7 @@ type shard struct {
 	transferred int            // bytes of requests kept whole
 	dirty       []*leg
 	waiting     queue
+	shedding    shedding
 	free        []*exchange
 	token       [8]byte
 	body        []byte // of the request that is passed on
@@ -79,10 +80,12 @@ func (sh *shard) request(now time.Time, g *leg, ev event) {
 		full = peerFull
 	case p.observe && sh.relations >= sh.cfg.MaxRelations && g.byClient[clientKey{ev.Peer, string(ev.Message.Token)}] == nil:
 		full = observationsFull
+	case sh.waiting.n >= sh.cfg.MaxExchanges && !sh.makeRoom(now, g, &p):
+		full = exchangesFull
 	}
 	if full != reasons {
 		sh.count(full)
-		g.messages().Refuse(ev, coap.ServiceUnavailable, refuse(0, "overloaded").body())
+		g.messages().Refuse(ev, coap.ServiceUnavailable, overloaded().body())
 		return
 	}
 	in, err := g.messages().AcceptRequest(now, ev)
@@ -152,7 +155,7 @@ func (sh *shard) forward(now time.Time, from *leg, in *incoming, code coap.Code,
 	if n := len(client.token); n > shortToken && ex.kept == 0 {
 		if sh.transferred+2*n > sh.cfg.MaxTransfers {
 			sh.count(transfersFull)
-			sh.fail(now, ex, refuse(coap.ServiceUnavailable, "overloaded"))
+			sh.fail(now, ex, overloaded())
 			return
 		}
 		ex.kept = 2 * n // here and in the message layer
@@ -177,7 +180,7 @@ func (sh *shard) forward(now time.Time, from *leg, in *incoming, code coap.Code,
 		if !errors.Is(err, errStranger) {
 			sh.count(tableFull)
 		}
-		sh.fail(now, ex, refuse(coap.ServiceUnavailable, "overloaded"))
+		sh.fail(now, ex, overloaded())
 		return
 	}
 	sh.counts.requests++
@@ -246,6 +249,7 @@ func (sh *shard) response(now time.Time, g *leg, ev event) {
 		// RFC 7252 §4.2, §4.3, RFC 7641 §3.6: an unknown one is reset, which
 		// ends the observation that it may belong to.
 		sh.count(unmatched)
+		sh.late(&ev)
 		g.messages().Reject(ev)
 		return
 	}

@@ -102,7 +102,7 @@ func (n *network) serve() {
 
 func (n *network) enter(uint32) error { return nil }
 func (n *network) leave(uint32)       {}
-func (n *network) overrun() uint64     { return n.socket.Overrun() }
+func (n *network) overrun() uint64    { return n.socket.Overrun() }
 func (n *network) close()             { _ = n.socket.Close() }
 
 func (n *network) write(p []udp.Packet, index []uint32) (lost int) {
