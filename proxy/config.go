@@ -36,7 +36,7 @@ type Config struct {
 	ByKID bool
 
 	Shards     int // sockets that share Listen, each with its own lock and tables; GOMAXPROCS. Linux alone has more than one
-	ReadBuffer int // bytes that the kernel keeps of what comes in, a socket; 4 MiB, or what the system allows
+	ReadBuffer int // bytes that the kernel keeps of what comes in, for each socket but those of PerClient; 4 MiB, or what the system allows
 
 	// Amplification bounds what a client that has not shown that it receives at
 	// its address may be sent: so many times the bytes that came from there
@@ -62,7 +62,7 @@ type Config struct {
 	MaxTransfers  int // bytes of requests kept whole while they travel in blocks, and of tokens above 64 bytes (RFC 8974); 8 MiB. Beyond it 5.03
 	MaxDatagram   int // larger datagrams are dropped; 8192 bytes
 	ClientNStart  int // confirmable messages under way to one client (RFC 7252 §4.7); 4
-	ServerNStart  int // and to one server, which stands for many clients; 1024
+	ServerNStart  int // and to one server, which stands for many clients; 1024. As many may wait for it; beyond them 5.03
 
 	Logger  *slog.Logger                                                 // nil: silent
 	Resolve func(ctx context.Context, host string) ([]netip.Addr, error) // names in Proxy-Uri and Uri-Host; the system's resolver

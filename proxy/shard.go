@@ -80,6 +80,8 @@ func (sh *shard) request(now time.Time, g *leg, ev event) {
 		full = peerFull
 	case p.observe && sh.relations >= sh.cfg.MaxRelations && g.byClient[clientKey{ev.Peer, string(ev.Message.Token)}] == nil:
 		full = observationsFull
+	case g == sh.front && !sh.cfg.PerClient && p.target.addr.IsValid() && sh.legs[sh.shared].layer.Waiting(sh.destination(&p)) >= sh.cfg.ServerNStart:
+		full = serverFull // here for less than it takes in forward
 	case sh.waiting.n >= sh.cfg.MaxExchanges && !sh.makeRoom(now, g, &p):
 		full = exchangesFull
 	}
@@ -177,7 +179,10 @@ func (sh *shard) forward(now time.Time, from *leg, in *incoming, code coap.Code,
 		typ = coap.Confirmable
 	}
 	if err := sh.launch(now, ex, coap.Datagram{Type: typ, Code: code, Body: p.body}); err != nil {
-		if !errors.Is(err, errStranger) {
+		switch {
+		case errors.Is(err, errServerFull):
+			sh.count(serverFull)
+		case !errors.Is(err, errStranger):
 			sh.count(tableFull)
 		}
 		sh.fail(now, ex, overloaded())
@@ -198,6 +203,9 @@ func (sh *shard) launch(now time.Time, ex *exchange, d coap.Datagram) error {
 			if g, err = sh.toward(now, ex); err != nil {
 				return err
 			}
+		}
+		if ex.to == nil && g != sh.front && g.layer.Waiting(ex.next) >= sh.cfg.ServerNStart {
+			return errServerFull
 		}
 		if ex.to == nil {
 			g.tokens.draw(ex, sh.random())
@@ -383,7 +391,11 @@ func (sh *shard) open(own bool) (*leg, error) {
 	if sh.closed {
 		return nil, net.ErrClosed
 	}
-	sock, err := udp.Listen(netip.AddrPort{}, udp.Options{MaxDatagram: sh.cfg.MaxDatagram})
+	o := udp.Options{MaxDatagram: sh.cfg.MaxDatagram}
+	if !own { // the answers to all that ServerNStart lets out may come at once
+		o.ReadBuffer = sh.cfg.ReadBuffer
+	}
+	sock, err := udp.Listen(netip.AddrPort{}, o)
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"encoding/binary"
+	"errors"
 	"math/rand/v2"
 	"net/netip"
 	"time"
@@ -30,6 +31,12 @@ type shedding struct {
 	answered int
 	full     time.Time // when the last of the trial was dropped
 }
+
+// errServerFull says that as many requests wait for a server as may be under way
+// to it. More would only wait longer: beyond Config.AckDelay their clients had to
+// be acknowledged, and then answered, each by itself, which is twice the work when
+// there is too much of it already.
+var errServerFull = errors.New("proxy: too many requests wait for the server")
 
 // trialSize is how many exchanges a trial drops.
 const trialSize = 32
@@ -76,13 +83,18 @@ func (sh *shard) makeRoom(now time.Time, from *leg, p *plan) bool {
 	oldest := sh.waiting.head
 	if !sh.shedding.victim(now, oldest, sh.cfg.AckTimeout) {
 		// A server that takes its time holds up no other for long.
-		elsewhere := from == sh.front && oldest.next != sh.p.address(netip.AddrPortFrom(p.target.addr.Unmap(), p.target.port), netip.Addr{})
+		elsewhere := from == sh.front && oldest.next != sh.destination(p)
 		if since := oldest.deadline.Add(-sh.p.cfg.Timeout); !elsewhere || now.Sub(since) < sh.cfg.AckTimeout {
 			return false
 		}
 	}
 	sh.dropOldest(now)
 	return true
+}
+
+// destination is where a request goes whose server's address is known.
+func (sh *shard) destination(p *plan) address {
+	return sh.p.address(netip.AddrPortFrom(p.target.addr.Unmap(), p.target.port), netip.Addr{})
 }
 
 func (sh *shard) dropOldest(now time.Time) {

@@ -19,6 +19,7 @@ const (
 	draining
 	exchangesFull
 	peerFull
+	serverFull
 	observationsFull
 	transfersFull
 	tableFull
@@ -38,7 +39,7 @@ const (
 // server did wrong, what no server did, and what was dropped.
 var Reasons = [reasons]string{
 	"bad_request", "bad_option", "forbidden", "no_route", "not_proxying", "loop",
-	"draining", "exchanges_full", "peer_exchanges_full", "observations_full", "transfers_full", "table_full", "stranger_limited",
+	"draining", "exchanges_full", "peer_exchanges_full", "server_full", "observations_full", "transfers_full", "table_full", "stranger_limited",
 	"server_reset", "bad_answer", "unresolved",
 	"timeout",
 	"duplicate", "malformed", "unmatched",
