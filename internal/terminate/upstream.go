@@ -59,6 +59,8 @@ type upstream interface {
 	write(p []udp.Packet, index []uint32) (lost int)
 	// overrun is how many datagrams of the backend the system had no room for.
 	overrun() uint64
+	// backlog is which share of the system's room for them is taken.
+	backlog() float64
 	// serve begins to read.
 	serve()
 	close()
@@ -102,6 +104,7 @@ func (n *network) serve() {
 
 func (n *network) enter(uint32) error { return nil }
 func (n *network) leave(uint32)       {}
+func (n *network) backlog() float64   { return n.socket.Backlog() }
 func (n *network) overrun() uint64    { return n.socket.Overrun() }
 func (n *network) close()             { _ = n.socket.Close() }
 
@@ -187,6 +190,9 @@ func (u *ports) write(p []udp.Packet, index []uint32) (lost int) {
 	}
 	return lost
 }
+
+// backlog is not asked of each: a device's answers fit its socket.
+func (u *ports) backlog() float64 { return 0 }
 
 func (u *ports) overrun() (n uint64) {
 	u.mu.Lock()

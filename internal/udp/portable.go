@@ -92,5 +92,6 @@ func (s *Socket) Write(p []Packet) (sent, errs int) {
 	return sent, errs
 }
 
-// Overrun is known on Linux alone.
-func (s *Socket) Overrun() uint64 { return 0 }
+// Overrun and Backlog are known on Linux alone.
+func (s *Socket) Overrun() uint64  { return 0 }
+func (s *Socket) Backlog() float64 { return 0 }

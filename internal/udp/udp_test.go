@@ -195,11 +195,17 @@ func TestOverrun(t *testing.T) {
 	if lost == 0 || lost >= all {
 		t.Errorf("%d of %d are counted as lost", lost, all)
 	}
+	if full := to.Backlog(); full < 0.5 {
+		t.Errorf("the buffer is %.2f full", full)
+	}
 	in := make([]udp.Packet, 1)
 	for range all - lost { // the others are there
 		if _, err := to.Read(in); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if left := to.Backlog(); left != 0 {
+		t.Errorf("the buffer is %.2f full when all is read", left)
 	}
 	_ = to.Close()
 	if n := to.Overrun(); n != 0 {
