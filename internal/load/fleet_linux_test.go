@@ -148,6 +148,11 @@ func (f *fleet) listen() {
 			case err != nil:
 			case d.Code.IsResponse():
 				f.up.answer(d, func(s *slot) coap.Datagram { return f.opened(s, d) })
+				if d.Type == coap.Confirmable { // a separate one (RFC 7252 §5.2.2)
+					bufs[k] = coap.Datagram{Type: coap.Acknowledgement, MessageID: d.MessageID}.Append(bufs[k][:0])
+					in[k] = udp.Packet{Peer: in[i].Peer, Local: in[i].Local, Data: bufs[k]}
+					k++
+				}
 			case d.Code.IsRequest() && !f.mute.Load():
 				at := in[i].Local
 				if d, ok := f.answer(place(at), d); ok {

@@ -160,7 +160,7 @@ func middle(v string) (err error) {
 
 // ofProxy gives a proxy's counters the gateway's form.
 func ofProxy(s proxy.Stats) terminate.Stats {
-	s.By["withheld"], s.By["unsent"] = s.Withheld, s.Unsent
+	s.By["withheld"], s.By["unsent"], s.By["overrun"] = s.Withheld, s.Unsent, s.Overrun
 	s.By["requests_up"], s.By["responses"] = s.Requests, s.Responses
 	return terminate.Stats{Counters: s.By, Gauges: map[string]int{"exchanges": s.Exchanges, "bytes": s.Bytes, "peers": s.Peers, "observations": s.Relations}}
 }

@@ -104,39 +104,6 @@ func TestSoakHalfOpen(t *testing.T) {
 	}
 }
 
-// Twice what can be carried: memory is bounded, what is too much is shed, and
-// when it is over all is as before within seconds.
-func TestSoakOverload(t *testing.T) {
-	c := contend(t, "gateway", sealed, soakPeers, settings{Kind: "gateway", MaxBytes: 64 << 20})
-	most, _ := c.carried(20 * turn)
-	updates := c.fleet.updates(c.at)
-	began := c.usage(true)
-	peak := 0
-	for end := time.Now().Add(*soakFor); time.Now().Before(end); {
-		sent, good := c.fleet.up.paced(2*most, min(*soakFor/10, 10*time.Second), updates)
-		u := c.usage(true)
-		peak = max(peak, u.KiB)
-		t.Logf("%d requests sent, %d answered well, shed %d, %d exchanges, %d KiB", sent, good, u.Counters["queue_full"], u.Gauges["exchanges"], u.KiB)
-		if good == 0 {
-			t.Error("nothing comes through")
-		}
-	}
-	since := time.Now()
-	for {
-		sent, good := c.fleet.up.paced(most/4, time.Second, updates)
-		if good*100 >= sent*99 {
-			break
-		}
-		if time.Since(since) > 10*time.Second {
-			t.Fatalf("%d of %d requests answered well %v after the overload", good, sent, time.Since(since))
-		}
-	}
-	t.Logf("as before %v after it; %d KiB at most, %d at the start", time.Since(since).Round(time.Second), peak, began.KiB)
-	if most := began.KiB + 3*(128<<10) + 65536; peak > most { // what is kept both ways, the collector's share
-		t.Errorf("%d KiB of memory, %d are allowed", peak, most)
-	}
-}
-
 // The processor time of a request and the memory stay as they are, beside those of
 // a forwarder in the same turns.
 func TestSoakGrowth(t *testing.T) {

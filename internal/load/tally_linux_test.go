@@ -55,13 +55,17 @@ func sum(n []int) (s int) {
 	return s
 }
 
-// least is the smallest share of answers to requests that a device has, beside
-// the share of all.
-func (y *tally) least() float64 {
-	all, least := float64(sum(y.good))/float64(max(1, sum(y.offered))), math.Inf(1)
-	for n, offered := range y.offered {
-		if offered > 0 {
-			least = min(least, float64(y.good[n])/float64(offered)/all)
+// least is the smallest share of good answers to requests that a device has,
+// beside the share of all; without the first device, if that is greedy.
+func (y *tally) least(greedy bool) float64 {
+	offered, good := y.offered, y.good
+	if greedy {
+		offered, good = offered[1:], good[1:]
+	}
+	all, least := float64(sum(good))/float64(max(1, sum(offered))), math.Inf(1)
+	for n := range offered {
+		if offered[n] > 0 {
+			least = min(least, float64(good[n])/float64(offered[n])/all)
 		}
 	}
 	return least

@@ -23,7 +23,7 @@ type slot struct {
 // turns are the requests under way from one side, by their token.
 type turns struct {
 	mu    sync.Mutex
-	slots [1 << 16]slot
+	slots [1 << 18]slot
 	last  uint32
 	tally *tally // nil: nobody wants to know
 
