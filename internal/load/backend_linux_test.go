@@ -1,6 +1,7 @@
 package load
 
 import (
+	"bytes"
 	"encoding/binary"
 	"net/netip"
 	"slices"
@@ -56,6 +57,9 @@ func newBackend(t testing.TB, devices int) *backend {
 	return b
 }
 
+// void is the path of what is never answered.
+var void = []byte("void")
+
 // lateAnswers are those of a slow server.
 type lateAnswers struct {
 	due     time.Time
@@ -83,6 +87,9 @@ func (b *backend) serve(late chan<- lateAnswers) {
 				continue
 			}
 			b.got.Add(1)
+			if path, ok := coap.Find(d.Body, coap.URIPath); ok && bytes.Equal(path, void) {
+				continue
+			}
 			if d.Type == coap.Confirmable {
 				d.Type = coap.Acknowledgement
 			} else {
