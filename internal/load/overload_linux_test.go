@@ -4,6 +4,7 @@ package load
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"runtime"
 	"strconv"
@@ -262,4 +263,41 @@ func (c *contender) sampled(t *testing.T) *atomic.Int64 {
 	}()
 	t.Cleanup(func() { close(stop); <-done })
 	return &peak
+}
+
+func sum(n []int) (s int) {
+	for _, v := range n {
+		s += v
+	}
+	return s
+}
+
+// least is the smallest share of good answers to requests that a device has,
+// beside the share of all; without the first device, if that is greedy.
+func (y *tally) least(greedy bool) float64 {
+	offered, good := y.offered, y.good
+	if greedy {
+		offered, good = offered[1:], good[1:]
+	}
+	all, least := float64(sum(good))/float64(max(1, sum(offered))), math.Inf(1)
+	for n := range offered {
+		if offered[n] > 0 {
+			least = min(least, float64(good[n])/float64(offered[n])/all)
+		}
+	}
+	return least
+}
+
+// quantile returns an upper bound of a share of them, 0 if there are none.
+func (l *latencies) quantile(q float64) time.Duration {
+	left := int(math.Ceil(q * float64(l.all)))
+	if left == 0 {
+		return 0
+	}
+	for i, n := range l.n {
+		if left -= n; left <= 0 {
+			return time.Duration(i%8+9) << (i / 8) * time.Microsecond
+		}
+	}
+	return math.MaxInt64
 }
