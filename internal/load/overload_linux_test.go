@@ -265,13 +265,6 @@ func (c *contender) sampled(t *testing.T) *atomic.Int64 {
 	return &peak
 }
 
-func sum(n []int) (s int) {
-	for _, v := range n {
-		s += v
-	}
-	return s
-}
-
 // least is the smallest share of good answers to requests that a device has,
 // beside the share of all; without the first device, if that is greedy.
 func (y *tally) least(greedy bool) float64 {

@@ -47,6 +47,13 @@ func (y *tally) String() string {
 	return strings.Join(s, ", ")
 }
 
+func sum(n []int) (s int) {
+	for _, v := range n {
+		s += v
+	}
+	return s
+}
+
 // latencies is a histogram with eight steps to a doubling, from 1 µs on.
 type latencies struct {
 	n   [30 * 8]int
