@@ -41,7 +41,7 @@ func BenchmarkVerify(b *testing.B) {
 		b.Run(fmt.Sprintf("L=%d/U=%d", 1<<c.leaf, 1<<c.unit), func(b *testing.B) {
 			s := signed(b, image, c.leaf)
 			file, g := cut(b, image, s, Layout{Unit: c.unit, Page: 10})
-			im, err := OpenImage(s, ImageConfig{Flash: &memory{b: make([]byte, len(image))}})
+			im, err := OpenImage(s, ImageConfig{Flash: &memory{B: make([]byte, len(image))}})
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -31,7 +31,7 @@ func deliver(t testing.TB, name Name, file, genuine []byte, keys ...PublicKey) (
 	for {
 		want := v.Wanted(make([]Item, 0, 1), nil)
 		if len(want) == 0 {
-			return flash.b, Item{}, v.image.Finish()
+			return flash.B, Item{}, v.image.Finish()
 		}
 		off := g.Offset(want[0])
 		if err := v.Offer(want[0], file[off:off+int64(g.Len(want[0]))]); err != nil {

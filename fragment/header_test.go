@@ -182,7 +182,7 @@ func TestReceiver(t *testing.T) {
 				t.Fatalf("at %d: %v", at, err)
 			}
 		}
-		if !bytes.Equal(flash.b, image) {
+		if !bytes.Equal(flash.B, image) {
 			t.Fatalf("steps of %d: the image differs", step)
 		}
 		if err := r.Verifier().Image().Finish(); err != nil {

@@ -4,33 +4,14 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"errors"
-	"io"
 	"math/rand/v2"
 	"testing"
+
+	"github.com/oscorelay/oscorelay/fragment/internal/flash"
 )
 
-// memory is a Store in memory that grows.
-type memory struct{ b []byte }
-
-func (m *memory) ReadAt(b []byte, off int64) (int, error) {
-	if off >= int64(len(m.b)) {
-		return 0, io.EOF
-	}
-	n := copy(b, m.b[off:])
-	if n < len(b) {
-		return n, io.EOF
-	}
-	return n, nil
-}
-
-func (m *memory) WriteAt(b []byte, off int64) (int, error) {
-	if end := int(off) + len(b); end > len(m.b) {
-		m.b = append(m.b, make([]byte, end-len(m.b))...)
-	}
-	return copy(m.b[off:], b), nil
-}
-
-func (m *memory) Sync() error { return nil }
+// memory is a Store in memory.
+type memory = flash.Memory
 
 // guarded is a flash that fails the test when a byte is written that is not
 // the genuine image's.

@@ -66,7 +66,7 @@ func (d *disk) ReadAt(b []byte, off int64) (int, error) {
 	if d.power.off {
 		return 0, errCut
 	}
-	return (&memory{d.view()}).ReadAt(b, off)
+	return (&memory{B: d.view()}).ReadAt(b, off)
 }
 
 func (d *disk) Sync() error {
@@ -177,9 +177,9 @@ func TestResumeAsksOnlyForWhatIsMissing(t *testing.T) {
 	file, g := cut(t, image, s, DefaultLayout)
 	for name, spoil := range map[string]func(journal *memory){
 		"journal whole":       func(*memory) {},
-		"bitmap torn":         func(j *memory) { j.b[recordSize+7] ^= 0xff },
-		"journal behind":      func(j *memory) { clear(j.b[recordSize : recordSize+recordBody]); reseal(j, 1) },
-		"journal cut in half": func(j *memory) { j.b = j.b[:recordSize+10] },
+		"bitmap torn":         func(j *memory) { j.B[recordSize+7] ^= 0xff },
+		"journal behind":      func(j *memory) { clear(j.B[recordSize : recordSize+recordBody]); reseal(j, 1) },
+		"journal cut in half": func(j *memory) { j.B = j.B[:recordSize+10] },
 	} {
 		t.Run(name, func(t *testing.T) {
 			flash, journal := &memory{}, &memory{}
@@ -214,7 +214,7 @@ func TestResumeAsksOnlyForWhatIsMissing(t *testing.T) {
 
 func reseal(m *memory, k int) {
 	j := &journal{store: m}
-	copy(j.record[:], m.b[k*recordSize:])
+	copy(j.record[:], m.B[k*recordSize:])
 	if err := j.put(k); err != nil {
 		panic(err)
 	}
@@ -271,12 +271,12 @@ func TestFinishFindsChangedCells(t *testing.T) {
 	}
 	wantErr(t, im.Finish(), ErrIncomplete)
 	drain(t, v, file, image)
-	flash.b[5000] ^= 1
+	flash.B[5000] ^= 1
 	wantErr(t, im.Finish(), ErrDigest)
 	if offers := drain(t, v, file, image); offers > 3+1 {
 		t.Fatalf("%d items asked for again; one unit had changed", offers)
 	}
-	if !bytes.Equal(flash.b, image) {
+	if !bytes.Equal(flash.B, image) {
 		t.Fatal("image differs")
 	}
 }
@@ -294,7 +294,7 @@ func (f *faulty) WriteAt(b []byte, off int64) (int, error) {
 	}
 	n, err := f.memory.WriteAt(b, off)
 	if f.lies {
-		f.b[off] ^= 1
+		f.B[off] ^= 1
 	}
 	return n, err
 }

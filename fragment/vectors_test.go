@@ -346,7 +346,7 @@ func TestVectors(t *testing.T) {
 		}
 		vf, flash := open(t, image, s, g, VerifierConfig{})
 		drain(t, vf, file, image)
-		if !bytes.Equal(flash.b, image) {
+		if !bytes.Equal(flash.B, image) {
 			t.Errorf("file %d gives another image", i)
 		}
 		if p := v.Pinned[i]; s.Name(l).String() != p.Name {

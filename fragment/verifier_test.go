@@ -36,7 +36,7 @@ func TestAnyArrivalOrderGivesTheSameImage(t *testing.T) {
 				}
 			}
 		}
-		if err := v.image.Finish(); err != nil || !bytes.Equal(flash.b, image) {
+		if err := v.image.Finish(); err != nil || !bytes.Equal(flash.B, image) {
 			t.Fatalf("image differs: %v", err)
 		}
 	})
@@ -66,7 +66,7 @@ func TestEveryLayoutGivesTheSameImage(t *testing.T) {
 			}
 			v, flash := open(t, image, s, g, VerifierConfig{})
 			offers := drain(t, v, file, image)
-			if !bytes.Equal(flash.b, image) {
+			if !bytes.Equal(flash.B, image) {
 				t.Fatal("image differs")
 			}
 			items := 0
@@ -223,7 +223,7 @@ func TestTwoLayoutsShareOneImage(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := va.image.Finish(); err != nil || !bytes.Equal(flash.b, image) {
+	if err := va.image.Finish(); err != nil || !bytes.Equal(flash.B, image) {
 		t.Fatalf("image differs: %v", err)
 	}
 }
@@ -233,7 +233,7 @@ func TestNoAllocationAPage(t *testing.T) {
 	image := noise(300_000)
 	s := signed(t, image, 8)
 	file, g := cut(t, image, s, Layout{Unit: 10, Page: 10})
-	im, err := OpenImage(s, ImageConfig{Flash: &memory{b: make([]byte, len(image))}, Journal: &memory{b: make([]byte, 1<<14)}})
+	im, err := OpenImage(s, ImageConfig{Flash: &memory{B: make([]byte, len(image))}, Journal: &memory{B: make([]byte, 1<<14)}})
 	if err != nil {
 		t.Fatal(err)
 	}

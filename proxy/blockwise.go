@@ -38,7 +38,7 @@ func (sh *shard) transferOf(code coap.Code, p *plan) (*transfer, *refusal) {
 		if size == 0 {
 			return nil, nil // the hint will be passed to the client
 		}
-		return nil, refuse(coap.ServiceUnavailable, "overloaded")
+		return nil, overloaded()
 	}
 	body := bytes.Clone(p.body)
 	opts, payload, err := coap.Split(body)
@@ -123,7 +123,7 @@ func (sh *shard) continues(now time.Time, ex *exchange, code coap.Code, body []b
 	// Confirmable whatever the request was: one lost block would be the loss of all.
 	if err := sh.launch(now, ex, coap.Datagram{Type: coap.Confirmable, Code: t.code, Body: t.block()}); err != nil {
 		sh.count(tableFull)
-		sh.fail(now, ex, refuse(coap.ServiceUnavailable, "overloaded"))
+		sh.fail(now, ex, overloaded())
 	}
 	return true
 }

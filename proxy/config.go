@@ -36,7 +36,7 @@ type Config struct {
 	ByKID bool
 
 	Shards     int // sockets that share Listen, each with its own lock and tables; GOMAXPROCS. Linux alone has more than one
-	ReadBuffer int // bytes that the kernel keeps of what comes in, a socket; 4 MiB, or what the system allows
+	ReadBuffer int // bytes that the kernel keeps of what comes in, for each socket but those of PerClient; 4 MiB, or what the system allows
 
 	// Amplification bounds what a client that has not shown that it receives at
 	// its address may be sent: so many times the bytes that came from there
@@ -53,7 +53,7 @@ type Config struct {
 	AckTimeout time.Duration // ACK_TIMEOUT (RFC 7252 §4.8), from which the other times derive; 2 s
 	AckDelay   time.Duration // an answer that takes longer travels separately; a quarter of AckTimeout
 
-	MaxExchanges  int // requests under way; the oldest is dropped beyond it; 65536
+	MaxExchanges  int // requests under way; beyond it 5.03 for the newest, or for the oldest where those are never answered; 65536
 	PeerExchanges int // and for one client; beyond it 5.03; 4096
 	MaxRelations  int // observations; beyond it 5.03; 65536
 	MaxUpstream   int // upstream sockets, made as they are needed: one carries 264 requests a second to a server, for want of message IDs beyond; 512, with PerClient 4096
@@ -62,7 +62,7 @@ type Config struct {
 	MaxTransfers  int // bytes of requests kept whole while they travel in blocks, and of tokens above 64 bytes (RFC 8974); 8 MiB. Beyond it 5.03
 	MaxDatagram   int // larger datagrams are dropped; 8192 bytes
 	ClientNStart  int // confirmable messages under way to one client (RFC 7252 §4.7); 4
-	ServerNStart  int // and to one server, which stands for many clients; 1024
+	ServerNStart  int // and to one server, which stands for many clients; 1024. As many may wait for it; beyond them 5.03
 
 	Logger  *slog.Logger                                                 // nil: silent
 	Resolve func(ctx context.Context, host string) ([]netip.Addr, error) // names in Proxy-Uri and Uri-Host; the system's resolver

@@ -30,6 +30,7 @@
 //	uri.go       §6.4: Proxy-Uri taken apart
 //	option9.go   RFC 8613 §6.1: kid and kid context, to route by
 //	exchange.go  a request under way, an observation
+//	shed.go      who goes when the table is full
 //	token.go     tokens toward servers
 //	address.go   a peer, and the address of ours that it talks to
 //	shard.go     requests forward, responses back, what fails

@@ -77,13 +77,11 @@ func (q *queue) remove(ex *exchange) {
 // notification is the tag of a notification under way to the client.
 type notification struct{ *exchange }
 
-// wait enters an exchange into the table of those that wait for an answer. The
-// table is a queue: when it is full the oldest goes, for a genuine server
-// answers sooner than one that never will.
+// wait enters an exchange into the table of those that wait for an answer. It is
+// full if it has become so while a name was resolved: then the oldest goes.
 func (sh *shard) wait(now time.Time, ex *exchange) {
 	if sh.waiting.n >= sh.cfg.MaxExchanges {
-		sh.count(exchangesFull)
-		sh.fail(now, sh.waiting.head, refuse(coap.ServiceUnavailable, "overloaded"))
+		sh.dropOldest(now)
 	}
 	ex.deadline = now.Add(sh.p.cfg.Timeout)
 	sh.waiting.push(ex)

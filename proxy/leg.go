@@ -79,6 +79,8 @@ func (g *leg) receive(now time.Time, from address, data []byte) {
 			g.sh.count(duplicate)
 		case ev.Err != nil:
 			g.sh.count(malformed)
+		case ev.Message.Code.IsResponse():
+			g.sh.late(&ev) // in an acknowledgement of nothing
 		}
 	}
 }

@@ -13,9 +13,10 @@ import (
 type refusal struct {
 	code coap.Code
 	why  string // the diagnostic payload
+	age  byte   // seconds until it may be asked again; 0: nothing is said of it
 }
 
-func refuse(code coap.Code, why string) *refusal { return &refusal{code, why} }
+func refuse(code coap.Code, why string) *refusal { return &refusal{code: code, why: why} }
 
 // reason is what the refusal counts as.
 func (r *refusal) reason() reason {
@@ -47,7 +48,13 @@ func (r *refusal) wanted(unwanted uint8) bool {
 	return unwanted&(1<<(r.code.Class()-1)) == 0
 }
 
-func (r *refusal) body() []byte { return coap.AppendPayload(nil, []byte(r.why)) }
+func (r *refusal) body() []byte {
+	var opts coap.Options
+	if r.age > 0 {
+		opts = coap.Options{{Number: coap.MaxAge, Value: []byte{r.age}}}
+	}
+	return coap.AppendBody(nil, opts, []byte(r.why))
+}
 
 // plan is what becomes of a request.
 type plan struct {

@@ -49,7 +49,7 @@ func (sh *shard) resolve(now time.Time, host string, open bool, f found) {
 		waiting = &sh.resolving[1]
 	}
 	if *waiting >= limit {
-		f(now, netip.Addr{}, refuse(coap.ServiceUnavailable, "overloaded"))
+		f(now, netip.Addr{}, overloaded())
 		return
 	}
 	*waiting++

@@ -34,6 +34,7 @@ type shard struct {
 	transferred int            // bytes of requests kept whole
 	dirty       []*leg
 	waiting     queue
+	shedding    shedding
 	free        []*exchange
 	token       [8]byte
 	body        []byte // of the request that is passed on
@@ -79,10 +80,14 @@ func (sh *shard) request(now time.Time, g *leg, ev event) {
 		full = peerFull
 	case p.observe && sh.relations >= sh.cfg.MaxRelations && g.byClient[clientKey{ev.Peer, string(ev.Message.Token)}] == nil:
 		full = observationsFull
+	case g == sh.front && !sh.cfg.PerClient && p.target.addr.IsValid() && sh.legs[sh.shared].layer.Waiting(sh.destination(&p)) >= sh.cfg.ServerNStart:
+		full = serverFull // here for less than it takes in forward
+	case sh.waiting.n >= sh.cfg.MaxExchanges && !sh.makeRoom(now, g, &p):
+		full = exchangesFull
 	}
 	if full != reasons {
 		sh.count(full)
-		g.messages().Refuse(ev, coap.ServiceUnavailable, refuse(0, "overloaded").body())
+		g.messages().Refuse(ev, coap.ServiceUnavailable, overloaded().body())
 		return
 	}
 	in, err := g.messages().AcceptRequest(now, ev)
@@ -152,7 +157,7 @@ func (sh *shard) forward(now time.Time, from *leg, in *incoming, code coap.Code,
 	if n := len(client.token); n > shortToken && ex.kept == 0 {
 		if sh.transferred+2*n > sh.cfg.MaxTransfers {
 			sh.count(transfersFull)
-			sh.fail(now, ex, refuse(coap.ServiceUnavailable, "overloaded"))
+			sh.fail(now, ex, overloaded())
 			return
 		}
 		ex.kept = 2 * n // here and in the message layer
@@ -174,10 +179,13 @@ func (sh *shard) forward(now time.Time, from *leg, in *incoming, code coap.Code,
 		typ = coap.Confirmable
 	}
 	if err := sh.launch(now, ex, coap.Datagram{Type: typ, Code: code, Body: p.body}); err != nil {
-		if !errors.Is(err, errStranger) {
+		switch {
+		case errors.Is(err, errServerFull):
+			sh.count(serverFull)
+		case !errors.Is(err, errStranger):
 			sh.count(tableFull)
 		}
-		sh.fail(now, ex, refuse(coap.ServiceUnavailable, "overloaded"))
+		sh.fail(now, ex, overloaded())
 		return
 	}
 	sh.counts.requests++
@@ -195,6 +203,9 @@ func (sh *shard) launch(now time.Time, ex *exchange, d coap.Datagram) error {
 			if g, err = sh.toward(now, ex); err != nil {
 				return err
 			}
+		}
+		if ex.to == nil && g != sh.front && g.layer.Waiting(ex.next) >= sh.cfg.ServerNStart {
+			return errServerFull
 		}
 		if ex.to == nil {
 			g.tokens.draw(ex, sh.random())
@@ -246,6 +257,7 @@ func (sh *shard) response(now time.Time, g *leg, ev event) {
 		// RFC 7252 §4.2, §4.3, RFC 7641 §3.6: an unknown one is reset, which
 		// ends the observation that it may belong to.
 		sh.count(unmatched)
+		sh.late(&ev)
 		g.messages().Reject(ev)
 		return
 	}
@@ -379,7 +391,11 @@ func (sh *shard) open(own bool) (*leg, error) {
 	if sh.closed {
 		return nil, net.ErrClosed
 	}
-	sock, err := udp.Listen(netip.AddrPort{}, udp.Options{MaxDatagram: sh.cfg.MaxDatagram})
+	o := udp.Options{MaxDatagram: sh.cfg.MaxDatagram}
+	if !own { // the answers to all that ServerNStart lets out may come at once
+		o.ReadBuffer = sh.cfg.ReadBuffer
+	}
+	sock, err := udp.Listen(netip.AddrPort{}, o)
 	if err != nil {
 		return nil, err
 	}

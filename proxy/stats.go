@@ -19,6 +19,7 @@ const (
 	draining
 	exchangesFull
 	peerFull
+	serverFull
 	observationsFull
 	transfersFull
 	tableFull
@@ -38,7 +39,7 @@ const (
 // server did wrong, what no server did, and what was dropped.
 var Reasons = [reasons]string{
 	"bad_request", "bad_option", "forbidden", "no_route", "not_proxying", "loop",
-	"draining", "exchanges_full", "peer_exchanges_full", "observations_full", "transfers_full", "table_full", "stranger_limited",
+	"draining", "exchanges_full", "peer_exchanges_full", "server_full", "observations_full", "transfers_full", "table_full", "stranger_limited",
 	"server_reset", "bad_answer", "unresolved",
 	"timeout",
 	"duplicate", "malformed", "unmatched",
@@ -57,6 +58,7 @@ type counts struct {
 	by                            [reasons]uint64
 	requests, responses, transfer uint64
 	moved                         uint64
+	tooLong, overrun              uint64 // of sockets that are closed
 	latency                       [latencies]uint64
 	elapsed                       time.Duration
 }
@@ -97,6 +99,7 @@ type Stats struct {
 	Withheld uint64            // datagrams kept back from peers that have not shown that they receive
 	Unsent   uint64            // datagrams that the system did not take
 	TooLong  uint64            // datagrams above MaxDatagram, dropped
+	Overrun  uint64            // datagrams that came while a socket's buffer was full, dropped by the system
 
 	Exchanges   int // requests under way
 	Relations   int // observations
@@ -120,6 +123,8 @@ func (p *Proxy) Stats() Stats {
 		s.Responses += c.responses
 		s.Transfers += c.transfer
 		s.Moved += c.moved
+		s.TooLong += c.tooLong
+		s.Overrun += c.overrun
 		s.Refused += c.sum(badRequest, loops)
 		s.Shed += c.sum(draining, strangers)
 		s.BadGateway += c.sum(serverReset, unresolved)
@@ -146,6 +151,7 @@ func (p *Proxy) Stats() Stats {
 			s.Outstanding += sent
 			s.Withheld += g.layer.Withheld()
 			s.TooLong += g.sock.TooLong()
+			s.Overrun += g.sock.Overrun()
 		}
 		sh.mu.Unlock()
 	}

@@ -121,6 +121,8 @@ func (sh *shard) dropOwn(now time.Time) bool {
 	}
 	worst.layer.Close()
 	worst.gone = true
+	sh.counts.tooLong += worst.sock.TooLong()
+	sh.counts.overrun += worst.sock.Overrun()
 	_ = worst.sock.Close()
 	delete(sh.own, worst.owner)
 	sh.legs = slices.DeleteFunc(sh.legs, func(g *leg) bool { return g == worst })

@@ -79,6 +79,7 @@ func exposition(s proxy.Stats) []byte {
 		fmt.Fprintf(&b, "oscore_proxy_dropped_total{reason=%q} %d\n", reason, s.By[reason])
 	}
 	fmt.Fprintf(&b, "oscore_proxy_dropped_total{reason=\"too_long\"} %d\n", s.TooLong)
+	fmt.Fprintf(&b, "oscore_proxy_dropped_total{reason=\"overrun\"} %d\n", s.Overrun)
 	single("withheld_total", "counter", "Datagrams held back from addresses that have not shown that they receive.", s.Withheld)
 	single("unsent_total", "counter", "Datagrams that the system did not take.", s.Unsent)
 	single("exchanges", "gauge", "Requests under way.", s.Exchanges)

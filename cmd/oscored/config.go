@@ -52,7 +52,7 @@ type routeConfig struct {
 }
 
 type routeLimits struct {
-	Exchanges       int `toml:"exchanges" comment:"requests under way, both ways together"`
+	Exchanges       int `toml:"exchanges" comment:"requests under way, both ways together; three quarters of them one way at most"`
 	DeviceExchanges int `toml:"device_exchanges" comment:"and of one device, each way"`
 	Observations    int `toml:"observations" comment:"of one device"`
 	Devices         int `toml:"devices" comment:"devices in memory; those of whom nothing is under way make room"`

@@ -134,7 +134,7 @@ func latency(route string, l terminate.Latency) prometheus.Metric {
 func proxyCounters(s proxy.Stats) map[string]uint64 {
 	return map[string]uint64{
 		"requests": s.Requests, "responses": s.Responses, "refused": s.Refused, "shed": s.Shed, "timeouts": s.Timeouts,
-		"bad_gateway": s.BadGateway, "duplicates": s.Duplicates, "malformed": s.Malformed, "unmatched": s.Unmatched,
+		"bad_gateway": s.BadGateway, "duplicates": s.Duplicates, "malformed": s.Malformed, "unmatched": s.Unmatched, "overrun": s.Overrun,
 	}
 }
 

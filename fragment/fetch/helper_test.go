@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
-	"io"
 	"math/rand/v2"
 	"net"
 	"sync"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/oscorelay/oscorelay/fragment"
+	"github.com/oscorelay/oscorelay/fragment/internal/flash"
 	"github.com/oscorelay/oscorelay/internal/coap"
 	fileserver "github.com/oscorelay/oscorelay/internal/mirror"
 )
@@ -25,20 +25,13 @@ type memory struct {
 	t     testing.TB
 	image []byte // nil: a journal
 	mu    sync.Mutex
-	b     []byte
+	flash.Memory
 }
 
 func (m *memory) ReadAt(b []byte, off int64) (int, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if off >= int64(len(m.b)) {
-		return 0, io.EOF
-	}
-	n := copy(b, m.b[off:])
-	if n < len(b) {
-		return n, io.EOF
-	}
-	return n, nil
+	return m.Memory.ReadAt(b, off)
 }
 
 func (m *memory) WriteAt(b []byte, off int64) (int, error) {
@@ -47,13 +40,8 @@ func (m *memory) WriteAt(b []byte, off int64) (int, error) {
 	if m.image != nil && (int(off)+len(b) > len(m.image) || !bytes.Equal(b, m.image[off:int(off)+len(b)])) {
 		m.t.Errorf("unverified bytes reach flash at %d", off)
 	}
-	if end := int(off) + len(b); end > len(m.b) {
-		m.b = append(m.b, make([]byte, end-len(m.b))...)
-	}
-	return copy(m.b[off:], b), nil
+	return m.Memory.WriteAt(b, off)
 }
-
-func (m *memory) Sync() error { return nil }
 
 // release is a signed image and its files.
 type release struct {
@@ -247,7 +235,7 @@ func complete(t testing.TB, c Config, flash *memory, image []byte) Result {
 	if err != nil {
 		t.Fatalf("%v (%+v)", err, r)
 	}
-	if !bytes.Equal(flash.b, image) {
+	if !bytes.Equal(flash.B, image) {
 		t.Fatal("the flash does not hold the image")
 	}
 	return r

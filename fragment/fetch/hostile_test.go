@@ -395,7 +395,7 @@ func TestSilenceSuspends(t *testing.T) {
 	if !errors.Is(err, ErrSuspended) || !strings.Contains(err.Error(), "no mirror sends") {
 		t.Fatalf("%v", err)
 	}
-	if len(flash.b) != 0 {
+	if len(flash.B) != 0 {
 		t.Fatal("something was written")
 	}
 }
@@ -446,7 +446,7 @@ func TestRunRefuses(t *testing.T) {
 			if !errors.Is(err, c.want) {
 				t.Fatalf("%v, want %v", err, c.want)
 			}
-			if len(flash.b) != 0 {
+			if len(flash.B) != 0 {
 				t.Fatal("something was written")
 			}
 		})

@@ -6,7 +6,6 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"strings"
 	"testing"
@@ -14,30 +13,12 @@ import (
 
 	"github.com/oscorelay/oscorelay/fragment"
 	"github.com/oscorelay/oscorelay/fragment/fetch"
+	"github.com/oscorelay/oscorelay/fragment/internal/flash"
 	"github.com/oscorelay/oscorelay/internal/mirror"
 	"github.com/oscorelay/oscorelay/internal/proof"
 )
 
-type memory struct{ b []byte }
-
-func (m *memory) ReadAt(b []byte, off int64) (int, error) {
-	if off >= int64(len(m.b)) {
-		return 0, io.EOF
-	}
-	n := copy(b, m.b[off:])
-	if n < len(b) {
-		return n, io.EOF
-	}
-	return n, nil
-}
-
-func (m *memory) WriteAt(b []byte, off int64) (int, error) {
-	if end := int(off) + len(b); end > len(m.b) {
-		m.b = append(m.b, make([]byte, end-len(m.b))...)
-	}
-	return copy(m.b[off:], b), nil
-}
-func (m *memory) Sync() error { return nil }
+type memory = flash.Memory
 
 // device records what it is asked to do.
 type device struct {
@@ -415,7 +396,7 @@ func TestPush(t *testing.T) {
 			m, d := r.machine(t, Record{Sequence: 4})
 			code(t, pushAll(m, r.file, size, sealed), Changed)
 			expect(t, m, Downloaded, Initial)
-			if !bytes.Equal(d.flash.b, r.image) {
+			if !bytes.Equal(d.flash.B, r.image) {
 				t.Fatal("image differs")
 			}
 			code(t, m.WritePackage(Block{Data: r.file, Sealed: sealed}), MethodNotAllowed)
@@ -473,7 +454,7 @@ func TestPushPlainInjection(t *testing.T) {
 		at = end
 	}
 	expect(t, m, Downloaded, Initial)
-	if !bytes.Equal(d.flash.b, r.image) || forgeries < 20 {
+	if !bytes.Equal(d.flash.B, r.image) || forgeries < 20 {
 		t.Fatalf("image differs, or too few forgeries: %d", forgeries)
 	}
 }
@@ -571,7 +552,7 @@ func TestPullFromAMirror(t *testing.T) {
 		t.Fatal(err)
 	}
 	expect(t, p.m, Idle, Success)
-	if p.record.Sequence != 5 || !bytes.Equal(p.flash.b, r.image) {
+	if p.record.Sequence != 5 || !bytes.Equal(p.flash.B, r.image) {
 		t.Fatal("the image or its sequence is not in place")
 	}
 }

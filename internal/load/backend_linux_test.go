@@ -1,13 +1,16 @@
 package load
 
 import (
+	"bytes"
 	"encoding/binary"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/oscorelay/oscorelay/internal/coap"
 	"github.com/oscorelay/oscorelay/internal/udp"
@@ -22,6 +25,7 @@ type backend struct {
 	asked  turns
 	method coap.Code
 	got    atomic.Int64 // requests of devices
+	slow   atomic.Int64 // how long an answer takes, in ns
 
 	mu    sync.Mutex
 	known []netip.AddrPort // what a device is known by
@@ -34,19 +38,35 @@ func newBackend(t testing.TB, devices int) *backend {
 		t.Fatal(err)
 	}
 	b := &backend{sock: s, known: make([]netip.AddrPort, devices), method: coap.GET}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		b.serve()
-	}()
+	var done sync.WaitGroup
+	late := make(chan lateAnswers, 1<<12)
+	done.Go(func() {
+		defer close(late)
+		b.serve(late)
+	})
+	done.Go(func() {
+		for l := range late {
+			time.Sleep(time.Until(l.due))
+			b.sock.Write(l.answers)
+		}
+	})
 	t.Cleanup(func() {
 		_ = s.Close()
-		<-done
+		done.Wait()
 	})
 	return b
 }
 
-func (b *backend) serve() {
+// void is the path of what is never answered.
+var void = []byte("void")
+
+// lateAnswers are those of a slow server.
+type lateAnswers struct {
+	due     time.Time
+	answers []udp.Packet
+}
+
+func (b *backend) serve(late chan<- lateAnswers) {
 	in, bufs := make([]udp.Packet, 64), make([][]byte, 64)
 	for {
 		n, err := b.sock.Read(in)
@@ -67,6 +87,9 @@ func (b *backend) serve() {
 				continue
 			}
 			b.got.Add(1)
+			if path, ok := coap.Find(d.Body, coap.URIPath); ok && bytes.Equal(path, void) {
+				continue
+			}
 			if d.Type == coap.Confirmable {
 				d.Type = coap.Acknowledgement
 			} else {
@@ -76,6 +99,11 @@ func (b *backend) serve() {
 			bufs[k] = d.Append(bufs[k][:0])
 			in[k] = udp.Packet{Peer: in[i].Peer, Data: bufs[k]}
 			k++
+		}
+		if slow := time.Duration(b.slow.Load()); slow > 0 && k > 0 {
+			late <- lateAnswers{time.Now().Add(slow), slices.Clone(in[:k])}
+			clear(bufs)
+			continue
 		}
 		b.sock.Write(in[:k])
 	}

@@ -49,13 +49,15 @@ func TestForgedDatagramsLeaveNothing(t *testing.T) {
 	}
 }
 
-// Requests whose device never answers are bounded for a device and in all, and
-// what is too much is refused at once.
+// Requests whose device never answers are bounded for a device and in all, what is
+// too much is refused at once and told when to come again, and there is room left
+// for the requests of devices.
 func TestHalfOpenExchangesAreBounded(t *testing.T) {
 	const devices, most, each = 100, 200, 8
 	c := contend(t, "gateway", sealed, devices, settings{Kind: "gateway", MaxExchanges: most, DeviceExchanges: each, Timeout: 2 * time.Second})
 	c.backend.method = coap.GET
 	c.fleet.mute.Store(true)
+	asked := c.backend.asked.watch(devices)
 	send := c.backend.questions()
 	for range 40 {
 		send(burst)
@@ -67,6 +69,19 @@ func TestHalfOpenExchangesAreBounded(t *testing.T) {
 		}
 		return c.backend.asked.answered.Load() >= refusedAtLeast
 	})
+	c.backend.asked.over(asked, 0)
+	if n := asked.codes[coap.ServiceUnavailable]; int64(n) < refusedAtLeast || asked.hasty > 0 {
+		t.Errorf("%d are refused, of whom %d are not told when to come again", n, asked.hasty)
+	}
+	if u := c.usage(true); u.Counters["queue_full"] < uint64(refusedAtLeast) {
+		t.Errorf("queue_full %d, %d are refused", u.Counters["queue_full"], refusedAtLeast)
+	}
+	up := c.fleet.up.watch(devices)
+	c.fleet.up.closed(20*burst, burst, c.fleet.updates(c.at))
+	c.fleet.up.over(up, 0)
+	if n := up.codes[coap.Changed]; n != 20*burst {
+		t.Errorf("%d of %d requests of devices are answered: %v", n, 20*burst, up)
+	}
 	c.fleet.mute.Store(false)
 	eventually(t, "the exchanges end", c, func(u usage) bool { return u.Gauges["exchanges"] == 0 })
 	if lost := c.backend.asked.closed(burst, burst, send); lost > 0 {

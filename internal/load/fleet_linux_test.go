@@ -49,6 +49,7 @@ type fleet struct {
 	asked   atomic.Int64 // requests of the server
 	failed  atomic.Int64 // messages that did not open
 	turn    int
+	greedy  bool // every other request is of the first device
 	mid     uint16
 	out     [burst]udp.Packet
 	bufs    [burst][]byte
@@ -146,7 +147,12 @@ func (f *fleet) listen() {
 			switch {
 			case err != nil:
 			case d.Code.IsResponse():
-				f.up.answer(d, func(s *slot) coap.Code { return f.opened(s, d) })
+				f.up.answer(d, func(s *slot) coap.Datagram { return f.opened(s, d) })
+				if d.Type == coap.Confirmable { // a separate one (RFC 7252 §5.2.2)
+					bufs[k] = coap.Datagram{Type: coap.Acknowledgement, MessageID: d.MessageID}.Append(bufs[k][:0])
+					in[k] = udp.Packet{Peer: in[i].Peer, Local: in[i].Local, Data: bufs[k]}
+					k++
+				}
 			case d.Code.IsRequest() && !f.mute.Load():
 				at := in[i].Local
 				if d, ok := f.answer(place(at), d); ok {
@@ -161,17 +167,17 @@ func (f *fleet) listen() {
 	}
 }
 
-// opened returns the code of a response.
-func (f *fleet) opened(s *slot, d coap.Datagram) coap.Code {
+// opened returns what a response holds.
+func (f *fleet) opened(s *slot, d coap.Datagram) coap.Datagram {
 	dev := &f.devices[s.device]
 	switch f.mode {
 	case opaque:
-		return d.Code
+		return d
 	case sealed:
 		m, err := s.pending.Open(f.room[:0], oscore.Message{Code: byte(d.Code), Body: d.Body})
 		if err != nil {
 			f.failed.Add(1)
-			return d.Code // an error in plain
+			return d // an error in plain
 		}
 		d.Code, d.Body = coap.Code(m.Code), m.Body
 		if v, ok := coap.Find(d.Body, coap.Echo); ok {
@@ -181,7 +187,7 @@ func (f *fleet) opened(s *slot, d coap.Datagram) coap.Code {
 	if d.Code == coap.Created {
 		dev.registered = true
 	}
-	return d.Code
+	return d
 }
 
 var content = coap.AppendBody(nil, nil, []byte("2026-11-23T21:35:41Z"))
@@ -267,8 +273,13 @@ func (f *fleet) updates(to netip.AddrPort) func(k int) {
 	return func(k int) {
 		f.mu.Lock()
 		for i := range k {
-			f.request(i, f.turn%len(f.devices), to, false)
-			f.turn++
+			n := f.turn % len(f.devices)
+			if f.greedy && i%2 == 0 {
+				n = 0
+			} else {
+				f.turn++
+			}
+			f.request(i, n, to, false)
 		}
 		f.mu.Unlock()
 		f.sock.Write(f.out[:k])

@@ -16,6 +16,9 @@ import (
 type flood struct {
 	name string
 	make func(f *flooder, buf []byte) []byte
+
+	malformed bool // no CoAP
+	silent    bool // the server does not answer it
 }
 
 // flooder sends floods from random addresses, or from those of devices.
@@ -61,23 +64,26 @@ func (f *flooder) option9(kid []byte) coap.Options {
 }
 
 var floods = []flood{
-	{"garbage", func(f *flooder, _ []byte) []byte { return f.random(8 + f.rng.IntN(100)) }},
+	{"garbage", func(f *flooder, _ []byte) []byte { return f.random(8 + f.rng.IntN(100)) }, true, false},
 	{"forged option 9, a device's kid", func(f *flooder, buf []byte) []byte {
 		return f.datagram(coap.Confirmable, coap.POST, f.option9(kid(f.rng.IntN(len(f.own.devices)))), f.random(40), buf)
-	}},
+	}, false, false},
 	{"forged option 9, unknown kid", func(f *flooder, buf []byte) []byte {
 		return f.datagram(coap.Confirmable, coap.POST, f.option9(f.random(5)), f.random(40), buf)
-	}},
+	}, false, false},
 	{"block-wise starts", func(f *flooder, buf []byte) []byte {
 		opts := append(f.option9(kid(f.rng.IntN(len(f.own.devices)))), coap.Option{Number: coap.Block1, Value: coap.Block{More: true, SZX: 6}.Append(nil)})
 		return f.datagram(coap.Confirmable, coap.POST, opts, f.random(1024), buf)
-	}},
+	}, false, false},
 	{"plain requests", func(f *flooder, buf []byte) []byte {
 		return f.datagram(coap.Confirmable, coap.POST, registration(f.rng.IntN(len(f.own.devices))), objects, buf)
-	}},
+	}, false, false},
 	{"responses nobody asked for", func(f *flooder, buf []byte) []byte {
 		return f.datagram(coap.Confirmable, coap.Content, coap.Options{{Number: coap.OSCORE}}, f.random(40), buf)
-	}},
+	}, false, false},
+	{"half-open exchanges", func(f *flooder, buf []byte) []byte {
+		return f.datagram(coap.NonConfirmable, coap.POST, coap.Options{{Number: coap.URIPath, Value: void}}, f.random(40), buf)
+	}, false, true},
 }
 
 // burst sends k datagrams, each from another address.

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"runtime/metrics"
 	"runtime/pprof"
 	"strconv"
@@ -25,6 +26,7 @@ import (
 	"github.com/oscorelay/oscorelay/internal/udp"
 	"github.com/oscorelay/oscorelay/keys/bolt"
 	"github.com/oscorelay/oscorelay/proxy"
+	"golang.org/x/sys/unix"
 )
 
 // middleEnv makes the test binary what stands in the middle: it holds settings.
@@ -40,7 +42,7 @@ type settings struct {
 	Binary  string // the test binary that it is; this one if empty
 	Backend string
 
-	// Of a gateway.
+	// Of a gateway, and partly of a proxy.
 	Base            string // where its store is
 	Hot             int    // contexts ready in memory; the store's default if zero
 	Listen          string // 127.0.0.1:0 if empty
@@ -53,6 +55,8 @@ type settings struct {
 	MaxDevices      int
 	Timeout         time.Duration
 	AckTimeout      time.Duration
+
+	Core int // the processor that it has, from 1 on; all of them if zero
 }
 
 func TestMain(m *testing.M) {
@@ -86,14 +90,23 @@ func middle(v string) (err error) {
 	var at netip.AddrPort
 	stats := func() terminate.Stats { return terminate.Stats{} }
 	end := func() error { return nil }
+	if s.Core > 0 {
+		runtime.GOMAXPROCS(1)
+		if err := pin(s.Core - 1); err != nil {
+			return err
+		}
+	}
 	switch s.Kind {
 	case "forwarder":
 		at, err = forwarder(netip.MustParseAddrPort(s.Backend))
 	case "proxy":
 		var p *proxy.Proxy
-		p, err = proxy.Listen(proxy.Config{Listen: "127.0.0.1:0", Routes: []proxy.Route{{To: s.Backend}}, Shards: 1})
+		p, err = proxy.Listen(proxy.Config{
+			Listen: "127.0.0.1:0", Routes: []proxy.Route{{To: s.Backend}}, Shards: 1,
+			MaxExchanges: s.MaxExchanges, PeerExchanges: s.DeviceExchanges, MaxBytes: s.MaxBytes, MaxPeers: s.MaxDevices, Timeout: s.Timeout,
+		})
 		if err == nil {
-			at = p.Addr()
+			at, stats = p.Addr(), func() terminate.Stats { return ofProxy(p.Stats()) }
 			go func() { _ = p.Serve(ctx) }()
 		}
 	case "gateway":
@@ -143,6 +156,34 @@ func middle(v string) (err error) {
 	}
 	stop()
 	return end()
+}
+
+// ofProxy gives a proxy's counters the gateway's form.
+func ofProxy(s proxy.Stats) terminate.Stats {
+	s.By["withheld"], s.By["unsent"], s.By["overrun"] = s.Withheld, s.Unsent, s.Overrun
+	s.By["requests_up"], s.By["responses"] = s.Requests, s.Responses
+	return terminate.Stats{Counters: s.By, Gauges: map[string]int{"exchanges": s.Exchanges, "bytes": s.Bytes, "peers": s.Peers, "observations": s.Relations}}
+}
+
+// pin has this process run on one processor alone: threads that are there, and
+// those that they make.
+func pin(core int) error {
+	var set unix.CPUSet
+	set.Set(core)
+	tasks, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		return err
+	}
+	for _, task := range tasks {
+		id, err := strconv.Atoi(task.Name())
+		if err != nil {
+			return err
+		}
+		if err := unix.SchedSetaffinity(id, &set); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("processor %d: %w", core, err)
+		}
+	}
+	return nil
 }
 
 // gateway runs one on its store.

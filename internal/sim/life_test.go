@@ -192,7 +192,8 @@ func TestContextChange(t *testing.T) {
 	w.event(mark, Named("registered"))
 }
 
-// TestOthersAreRefused: another peer's registration cannot be updated or ended.
+// TestOthersAreRefused: another peer's registration cannot be updated, ended or
+// taken over.
 func TestOthersAreRefused(t *testing.T) {
 	deviceRing, serverRing := rings(t)
 	other := keys.New(keys.NewMemory())
@@ -218,6 +219,10 @@ func TestOthersAreRefused(t *testing.T) {
 		if resp, err := thief.Do(w.ctx, r); err != nil || CodeText(resp.Code) != "4.04" {
 			t.Errorf("%v %+v", err, resp)
 		}
+	}
+	var refused *CodeError
+	if err := thief.Register(w.ctx); !errors.As(err, &refused) || CodeText(refused.Code) != "4.03" {
+		t.Errorf("it registers as the other: %v", err)
 	}
 	if r, ok := w.server.Registration("dev1"); !ok || r.Peer != "device" || r.Addr.Port != w.device.Addr().Port {
 		t.Errorf("%+v", r)

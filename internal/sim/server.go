@@ -223,7 +223,7 @@ func (r *Registration) parse(queries []string) error {
 }
 
 // register takes a registration; one of the same endpoint makes room, with its
-// observations.
+// observations. That of another OSCORE peer does not.
 func (s *Server) register(in *incoming) Response {
 	r := &registration{Registration: Registration{Addr: in.Source, Peer: in.Peer, Lifetime: 86400 * time.Second, Binding: "U", Links: string(in.Payload)}}
 	err := r.parse(in.Query)
@@ -242,6 +242,11 @@ func (s *Server) register(in *incoming) Response {
 		return failure(err)
 	}
 	s.mu.Lock()
+	if old := s.byEndpoint[r.Endpoint]; old != nil && old.Peer != "" && old.Peer != r.Peer {
+		s.mu.Unlock()
+		s.log.add(s.received("refused", in, r.Endpoint))
+		return Response{Code: codes.Forbidden, Format: NoFormat}
+	}
 	s.next++
 	r.ID = strconv.Itoa(s.next)
 	if old := s.byEndpoint[r.Endpoint]; old != nil {

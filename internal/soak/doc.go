@@ -13,6 +13,7 @@
 //	derive.go  keys and nonces (RFC 8613 §3.2, §5.2), AES-CCM (RFC 3610)
 //	wire.go    datagrams (RFC 7252 §3), option 9 (RFC 8613 §6.1)
 //	check.go   what must not be seen on the wire
+//	intents.go what handlers did, beside it
 //
 // The daemon's soak itself stands in the tests, under the build tag soak
 // (make soak). A process that is killed loses nothing that the kernel has: what

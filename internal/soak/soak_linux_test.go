@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"flag"
 	"fmt"
+	"maps"
 	"math"
 	mrand "math/rand/v2"
 	"net"
@@ -50,15 +51,6 @@ const (
 	// with that ACK_TIMEOUT.
 	patience = 12 * time.Second
 )
-
-// intent is something that is asked for once.
-type intent struct {
-	device  *soakDevice
-	payload string // as the witness sees it, and handlers count it; for a write the SHA-256
-	times   int
-	success bool
-	refused bool // the server was told that it was not sent
-}
 
 // soakDevice is a sealed device.
 type soakDevice struct {
@@ -111,9 +103,9 @@ type soak struct {
 	started time.Time
 
 	mu       sync.Mutex
-	executes map[string]*intent // by arguments
-	writes   map[string]*intent // by SHA-256
-	sent     map[string]*intent // by payload
+	executes map[string]*Intent // by arguments
+	writes   map[string]*Intent // by SHA-256
+	sent     map[string]*Intent // by payload
 	failed   map[string]int
 	troubled int            // lives with faults so far
 	trouble  bool           // this is one
@@ -165,7 +157,7 @@ func newSoak(t *testing.T) *soak {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &soak{
 		t: t, ctx: ctx, rng: mrand.New(mrand.NewPCG(seed, 2)), dir: t.TempDir(),
-		executes: map[string]*intent{}, writes: map[string]*intent{}, sent: map[string]*intent{},
+		executes: map[string]*Intent{}, writes: map[string]*Intent{}, sent: map[string]*Intent{},
 		failed: map[string]int{}, strange: map[string]int{}, done: map[string]int{}, injected: map[string]int{}, kinds: map[string]int{},
 	}
 	t.Cleanup(cancel)
@@ -464,7 +456,7 @@ func (d *soakDevice) event(e sim.Event) {
 	s := d.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var of *intent
+	var of *Intent
 	switch e.Event {
 	case "executed":
 		of = s.executes[e.Query]
@@ -473,11 +465,11 @@ func (d *soakDevice) event(e sim.Event) {
 	default:
 		return
 	}
-	if of == nil || of.device != d {
+	if of == nil || of.Device != d.name {
 		s.t.Errorf("%s: %s of %q that nobody asked for", d.name, e.Event, e.Query+e.Sum)
 		return
 	}
-	of.times++
+	of.Times++
 }
 
 // serverEvent counts what reaches the server.
@@ -486,8 +478,8 @@ func (s *soak) serverEvent(e sim.Event) {
 	defer s.mu.Unlock()
 	switch e.Event {
 	case "sent":
-		if of := s.sent[string(e.Payload)]; of != nil && of.device.name == e.Endpoint {
-			of.times++
+		if of := s.sent[string(e.Payload)]; of != nil && of.Device == e.Endpoint {
+			of.Times++
 			return
 		}
 		s.t.Errorf("Send of %q from %s that nobody made", e.Payload, e.Endpoint)
@@ -503,7 +495,7 @@ func (s *soak) serverEvent(e sim.Event) {
 }
 
 // try runs an operation of the burst.
-func (s *soak) try(what string, of *intent, do func(context.Context) error) {
+func (s *soak) try(what string, of *Intent, do func(context.Context) error) {
 	s.mu.Lock()
 	excused, before := s.trouble, s.troubled
 	s.mu.Unlock()
@@ -514,7 +506,7 @@ func (s *soak) try(what string, of *intent, do func(context.Context) error) {
 		if err != nil {
 			s.failed[what+": "+err.Error()]++
 			if of != nil {
-				of.refused = strings.Contains(err.Error(), "5.03")
+				of.Refused = strings.Contains(err.Error(), "5.03")
 			}
 			if !excused && before == s.troubled {
 				s.t.Errorf("%s fails where nothing but kills happened: %v", what, err)
@@ -523,7 +515,7 @@ func (s *soak) try(what string, of *intent, do func(context.Context) error) {
 		}
 		s.done[what]++
 		if of != nil {
-			of.success = true
+			of.Success = true
 		}
 	})
 }
@@ -538,12 +530,12 @@ func (s *soak) burst() {
 			body = append(body, byte(s.rng.Uint32()))
 		}
 		sum := sha256.Sum256(body)
-		execute, write := &intent{device: d, payload: arguments}, &intent{device: d, payload: hex.EncodeToString(sum[:])}
+		execute, write := &Intent{Device: d.name, Payload: arguments}, &Intent{Device: d.name, Payload: hex.EncodeToString(sum[:])}
 		d.sends++
 		value := float64(d.sends)
-		send := &intent{device: d, payload: string(s.sendPayload(d, value))}
+		send := &Intent{Device: d.name, Payload: string(s.sendPayload(d, value))}
 		s.mu.Lock()
-		s.executes[arguments], s.writes[write.payload], s.sent[send.payload] = execute, write, send
+		s.executes[arguments], s.writes[write.Payload], s.sent[send.Payload] = execute, write, send
 		s.mu.Unlock()
 		s.try("read", nil, func(ctx context.Context) error {
 			r, err := s.server.Read(ctx, d.name, "/3/0/0", sim.NoFormat)
@@ -563,7 +555,7 @@ func (s *soak) burst() {
 		s.try("update", nil, d.Update)
 		d.set(1)
 		s.try("send", send, func(ctx context.Context) error {
-			r, err := d.Do(ctx, sim.Request{Method: 2, Path: "/dp", Accept: sim.NoFormat, Format: lwm2m.SenMLCBOR, Payload: []byte(send.payload)})
+			r, err := d.Do(ctx, sim.Request{Method: 2, Path: "/dp", Accept: sim.NoFormat, Format: lwm2m.SenMLCBOR, Payload: []byte(send.Payload)})
 			if err == nil {
 				err = r.Err()
 			}
@@ -678,7 +670,12 @@ func (s *soak) end(took time.Duration) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.judgeIntents(r)
+	intents := Intents{slices.Collect(maps.Values(s.executes)), slices.Collect(maps.Values(s.writes)), slices.Collect(maps.Values(s.sent))}
+	o, faults := intents.Judge(r)
+	for _, err := range faults {
+		t.Error(err)
+	}
+	t.Logf("%d executes, %d of them never ran; %d writes; %d Sends, %d of them handled again as a new message after a kill", len(s.executes), o.Unexecuted, len(s.writes), len(s.sent), o.Again)
 	if n := s.done["registered at the server"]; n != len(s.device) {
 		t.Errorf("%d registrations of %d devices", n, len(s.device))
 	}
@@ -700,46 +697,4 @@ func (s *soak) end(took time.Duration) {
 	if r.Repeats == 0 || r.Challenge == 0 || s.done["execute"] == 0 || s.done["send"] == 0 || s.done["write"] == 0 {
 		t.Error("the run proves nothing: nothing was repeated, challenged, executed, sent or written")
 	}
-}
-
-// judgeIntents compares what handlers counted with what was on the wire. The
-// caller holds mu.
-func (s *soak) judgeIntents(r *Report) {
-	t := s.t
-	type key struct{ context, path, payload string }
-	numbers := map[key]int{} // different requests
-	for _, m := range r.Messages {
-		if m.Request && !m.Repeated {
-			numbers[key{m.Context, m.Path, string(m.Payload)}]++
-		}
-	}
-	unexecuted, again := 0, 0
-	for _, x := range s.executes {
-		n := numbers[key{x.device.name, "/3/0/4", x.payload}]
-		switch {
-		case x.times > 1:
-			t.Errorf("%s: EXECUTE %s ran %d times, sealed %d times", x.device.name, x.payload, x.times, n)
-		case x.success && x.times != 1:
-			t.Errorf("%s: the server was told that execute %s ran, and it did not", x.device.name, x.payload)
-		case x.refused && x.times > 0:
-			t.Errorf("%s: the server was told that execute %s was not sent, and it ran", x.device.name, x.payload)
-		case x.times > n:
-			t.Errorf("%s: execute %s ran and was never sent", x.device.name, x.payload)
-		case x.times == 0:
-			unexecuted++
-		}
-	}
-	for _, x := range s.writes {
-		if x.times > 1 || x.success && x.times == 0 {
-			t.Errorf("%s: a write arrived %d times, succeeded: %v", x.device.name, x.times, x.success)
-		}
-	}
-	for _, x := range s.sent {
-		n := numbers[key{x.device.name, "/dp", x.payload}]
-		again += max(0, x.times-1)
-		if x.times > n || x.success && x.times == 0 {
-			t.Errorf("%s: a Send that was sealed %d times was ACCEPTED %d times, succeeded: %v", x.device.name, n, x.times, x.success)
-		}
-	}
-	t.Logf("%d executes, %d of them never ran; %d writes; %d Sends, %d of them handled again as a new message after a kill", len(s.executes), unexecuted, len(s.writes), len(s.sent), again)
 }

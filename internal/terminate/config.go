@@ -71,7 +71,7 @@ type Config struct {
 	Timeout         time.Duration // how long a request waits for its answer; 93 s, MAX_TRANSMIT_WAIT
 	Drain           time.Duration // how long a gateway that ends waits for answers under way; AckTimeout
 	DeviceNStart    int           // NSTART toward a device; 4
-	MaxExchanges    int           // requests under way, both ways together; 65536
+	MaxExchanges    int           // requests under way, both ways together, three quarters of them one way at most; 65536
 	DeviceExchanges int           // and for one device, each way; 64
 	MaxObservations int           // of one device; 256
 	MaxDevices      int           // devices remembered in memory; 1000000

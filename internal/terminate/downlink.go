@@ -184,7 +184,7 @@ func (g *Gateway) admit(now time.Time, d *downlink) bool {
 		return false
 	case dev.down >= g.cfg.DeviceExchanges || d.observes && dev.observations >= g.cfg.MaxObservations || !g.await(now, d):
 		g.c.shed.Add(1)
-		g.answerBackend(now, d, coap.ServiceUnavailable, refusal("overloaded"))
+		g.answerBackend(now, d, coap.ServiceUnavailable, overloaded())
 		return false
 	}
 	g.enterDownlink(d)
@@ -284,7 +284,7 @@ func (g *Gateway) sent(now time.Time, d *downlink, out *frontOut, err error) {
 		g.sleep(now, d)
 		return
 	}
-	g.answerBackend(now, d, coap.ServiceUnavailable, refusal("overloaded"))
+	g.answerBackend(now, d, coap.ServiceUnavailable, overloaded())
 }
 
 // drop takes back what was sent of a request: its token is no longer known.

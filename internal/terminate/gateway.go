@@ -255,6 +255,9 @@ func (g *Gateway) read(s *udp.Socket, turn *sync.Mutex, w *work, handle func(now
 				w.in[i].Data, at = at[:size:size], at[size:]
 			}
 		}
+		if n == batch && s == g.front {
+			g.yield()
+		}
 		turn.Unlock()
 		if errors.Is(err, net.ErrClosed) {
 			return
@@ -273,6 +276,15 @@ const room = 4096
 // release empties a buffer whose content is over: it goes on to hold what is
 // another device's, so that whoever still looked at it would see nothing.
 var release = func(b []byte) { clear(b) }
+
+// yield lets the backend's answers go first. Where more comes in than can be done,
+// each answer that the system has no room for is work done for nothing, and comes
+// again: requests that find no room are not.
+func (g *Gateway) yield() {
+	for tries := 0; tries < 20 && g.back.backlog() > 0.125; tries++ {
+		time.Sleep(500 * time.Microsecond)
+	}
+}
 
 // sending are datagrams on their way out: collected under the lock, sent
 // without it.

@@ -142,7 +142,7 @@ func (g *Gateway) cancelObservation(now time.Time, d *downlink, in *backIn) {
 	m, err := d.x.Cancel(now)
 	if err != nil || !g.await(now, d) {
 		d.in = in
-		g.answerBackend(now, d, coap.ServiceUnavailable, nil)
+		g.answerBackend(now, d, coap.ServiceUnavailable, overloaded())
 		return
 	}
 	d.in, d.relation = in, cancelling

@@ -97,6 +97,7 @@ func (g *Gateway) Stats() Stats {
 		"plain_refused": c.plainRefused.Load(), "plain_passed": c.plainPassed.Load(), "plain_downgrade": c.downgrades.Load(),
 		"not_sealed": c.notSealed.Load(), "store_failed": c.storage.Load(), "backend_failed": c.backend.Load(), "device_silent": c.deviceSilent.Load(),
 		"observation_revived": c.revived.Load(), "observation_cancelled": c.cancelled.Load(),
+		"overrun":         g.front.Overrun() + g.back.overrun(),
 		"journal_resumed": c.resumed.Load(), "journal_repeated": c.repeated.Load(), "echo_answered": c.echoAnswered.Load(),
 	}}
 	for i, r := range reasonNames {

@@ -3,6 +3,7 @@ package terminate
 import (
 	"bytes"
 	"errors"
+	"math/rand/v2"
 	"time"
 
 	"github.com/oscorelay/oscorelay/internal/coap"
@@ -153,7 +154,7 @@ func (g *Gateway) uplink(now time.Time, u *uplink, m oscore.Message) {
 		return
 	case g.draining || d.up >= g.cfg.DeviceExchanges:
 		g.c.shed.Add(1)
-		g.answerDevice(now, u, coap.ServiceUnavailable, nil)
+		g.answerDevice(now, u, coap.ServiceUnavailable, overloaded())
 		return
 	}
 	u.token = g.newToken()
@@ -174,7 +175,7 @@ func (g *Gateway) uplink(now time.Time, u *uplink, m oscore.Message) {
 	if err != nil || !g.await(now, u) {
 		g.up.Forget(now, out)
 		g.c.shed.Add(1)
-		g.answerDevice(now, u, coap.ServiceUnavailable, nil)
+		g.answerDevice(now, u, coap.ServiceUnavailable, overloaded())
 		return
 	}
 	u.out = out
@@ -357,6 +358,13 @@ func (g *Gateway) endUplink(now time.Time, u *uplink) {
 		delete(u.dev.observing, u.asks)
 		g.observed--
 	}
+}
+
+// overloaded says of a 5.03 when to come again (RFC 7252 §5.9.3.4: a minute, were it
+// left out): in a few seconds that are not the same for all, else all came again at
+// once.
+func overloaded() []byte {
+	return coap.AppendBody(nil, coap.Options{{Number: coap.MaxAge, Value: []byte{4 + rand.N[byte](8)}}}, []byte("overloaded"))
 }
 
 // refusal is a diagnostic payload (RFC 7252 §5.5.2).

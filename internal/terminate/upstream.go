@@ -57,6 +57,10 @@ type upstream interface {
 	leave(index uint32)
 	// write sends datagrams; Packet.Local and the index say as whom.
 	write(p []udp.Packet, index []uint32) (lost int)
+	// overrun is how many datagrams of the backend the system had no room for.
+	overrun() uint64
+	// backlog is which share of the system's room for them is taken.
+	backlog() float64
 	// serve begins to read.
 	serve()
 	close()
@@ -100,6 +104,8 @@ func (n *network) serve() {
 
 func (n *network) enter(uint32) error { return nil }
 func (n *network) leave(uint32)       {}
+func (n *network) backlog() float64   { return n.socket.Backlog() }
+func (n *network) overrun() uint64    { return n.socket.Overrun() }
 func (n *network) close()             { _ = n.socket.Close() }
 
 func (n *network) write(p []udp.Packet, index []uint32) (lost int) {
@@ -119,6 +125,7 @@ type ports struct {
 	sockets map[uint32]*udp.Socket
 	serving bool
 	closed  bool
+	gone    uint64 // overrun of those that are closed
 }
 
 func (u *ports) of(index uint32) (netip.AddrPort, bool) {
@@ -163,6 +170,7 @@ func (u *ports) leave(index uint32) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if s := u.sockets[index]; s != nil {
+		u.gone += s.Overrun()
 		_ = s.Close()
 		delete(u.sockets, index)
 	}
@@ -181,6 +189,19 @@ func (u *ports) write(p []udp.Packet, index []uint32) (lost int) {
 		lost += errs
 	}
 	return lost
+}
+
+// backlog is not asked of each: a device's answers fit its socket.
+func (u *ports) backlog() float64 { return 0 }
+
+func (u *ports) overrun() (n uint64) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	n = u.gone
+	for _, s := range u.sockets {
+		n += s.Overrun()
+	}
+	return n
 }
 
 func (u *ports) close() {

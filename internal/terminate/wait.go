@@ -19,6 +19,7 @@ type wait struct {
 type waits struct {
 	head, tail *wait
 	n          int
+	asking     int // of them requests of the backend
 }
 
 func (l *waits) push(w *wait, x exchange) {
@@ -30,6 +31,9 @@ func (l *waits) push(w *wait, x exchange) {
 	}
 	l.tail = w
 	l.n++
+	if _, asks := x.(*downlink); asks {
+		l.asking++
+	}
 }
 
 // remove takes a place out, if it is in the list.
@@ -48,16 +52,25 @@ func (l *waits) remove(w *wait) {
 		w.next.prev = w.prev
 	}
 	l.n--
+	if _, asks := w.of.(*downlink); asks {
+		l.asking--
+	}
 	w.of, w.prev, w.next = nil, nil, nil
 }
 
-// await enters an exchange; ok is false when there are too many.
+// await enters an exchange; ok is false when there are too many. Either way leaves
+// a quarter of the places to the other: a server that asks devices that sleep, each
+// a few times, does not keep those from it that are awake.
 func (g *Gateway) await(now time.Time, x exchange) (ok bool) {
-	if g.waiting.n >= g.cfg.MaxExchanges {
+	w, l := x.deadline(), &g.waiting
+	l.remove(w)
+	n := l.n - l.asking
+	if _, asks := x.(*downlink); asks {
+		n = l.asking
+	}
+	if most := g.cfg.MaxExchanges; l.n >= most || n >= most-most/4 {
 		return false
 	}
-	w := x.deadline()
-	g.waiting.remove(w)
 	w.since, w.until = now, now.Add(g.cfg.Timeout)
 	g.waiting.push(w, x)
 	return true

@@ -243,6 +243,47 @@ func (s *Socket) Close() error {
 	return os.NewSyscallError("close", unix.Close(s.fd))
 }
 
+// Overrun returns how many datagrams the kernel dropped since they came in while
+// the socket's buffer (Options.ReadBuffer) was full: the process did not keep up.
+func (s *Socket) Overrun() uint64 {
+	info := s.memory()
+	return uint64(info[memoryDrops])
+}
+
+// Backlog returns which share of its buffer the socket has full of datagrams that
+// are still to be read, 0 where that is not known.
+func (s *Socket) Backlog() float64 {
+	info := s.memory()
+	return float64(info[memoryAlloc]) / float64(max(1, info[memoryBuffer]))
+}
+
+// What SO_MEMINFO tells: SK_MEMINFO_RMEM_ALLOC, _RCVBUF and _DROPS of
+// linux/sock_diag.h.
+const (
+	memoryAlloc  = 0
+	memoryBuffer = 1
+	memoryDrops  = 8
+)
+
+// memory returns it, all zero of a socket that is closed.
+func (s *Socket) memory() (info [memoryDrops + 1]uint32) {
+	size := uint32(unsafe.Sizeof(info))
+	ask := func(fd uintptr) {
+		_, _, _ = unix.Syscall6(unix.SYS_GETSOCKOPT, fd, unix.SOL_SOCKET, unix.SO_MEMINFO,
+			uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
+	}
+	if s.conn != nil {
+		_ = s.raw.Control(ask)
+		return info
+	}
+	s.taking.Lock() // against Close
+	defer s.taking.Unlock()
+	if !s.closed.Load() {
+		ask(uintptr(s.fd))
+	}
+	return info
+}
+
 // rearm makes the first n headers ready to be filled.
 func (v *vector) rearm(n int) {
 	for i := range n {

@@ -91,3 +91,7 @@ func (s *Socket) Write(p []Packet) (sent, errs int) {
 	}
 	return sent, errs
 }
+
+// Overrun and Backlog are known on Linux alone.
+func (s *Socket) Overrun() uint64  { return 0 }
+func (s *Socket) Backlog() float64 { return 0 }

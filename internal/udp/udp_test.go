@@ -182,6 +182,37 @@ func TestTooLong(t *testing.T) {
 }
 
 // TestUnsendable: what cannot be sent is skipped, what stands around it is not.
+// TestOverrun: what the kernel has no room for is counted.
+func TestOverrun(t *testing.T) {
+	linux(t)
+	from, to := listen(t, "127.0.0.1:0", udp.Options{}), listen(t, "127.0.0.1:0", udp.Options{ReadBuffer: 4096})
+	const all = 1000
+	p := udp.Packet{Peer: to.Addr(), Data: make([]byte, 1000)}
+	for range all {
+		one(t, from, p)
+	}
+	lost := to.Overrun()
+	if lost == 0 || lost >= all {
+		t.Errorf("%d of %d are counted as lost", lost, all)
+	}
+	if full := to.Backlog(); full < 0.5 {
+		t.Errorf("the buffer is %.2f full", full)
+	}
+	in := make([]udp.Packet, 1)
+	for range all - lost { // the others are there
+		if _, err := to.Read(in); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if left := to.Backlog(); left != 0 {
+		t.Errorf("the buffer is %.2f full when all is read", left)
+	}
+	_ = to.Close()
+	if n := to.Overrun(); n != 0 {
+		t.Errorf("a closed socket lost %d", n)
+	}
+}
+
 func TestUnsendable(t *testing.T) {
 	a, b := listen(t, "127.0.0.1:0", udp.Options{}), listen(t, "127.0.0.1:0", udp.Options{})
 	sent, errs := a.Write([]udp.Packet{

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/oscorelay/oscorelay/keys"
+	"github.com/oscorelay/oscorelay/keys/internal/child"
 	"github.com/oscorelay/oscorelay/oscore"
 )
 
@@ -109,7 +110,7 @@ func BenchmarkFleet(b *testing.B) {
 	b.Run("process", func(b *testing.B) {
 		// A process of its own, which did not import it.
 		for b.Loop() {
-			c := command("fleet", base)
+			c := child.Command("fleet", base)
 			c.Stderr = os.Stderr
 			out, err := c.Output()
 			if err != nil {

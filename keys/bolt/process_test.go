@@ -2,14 +2,11 @@ package bolt
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -18,31 +15,19 @@ import (
 
 	"github.com/oscorelay/oscorelay/internal/proof"
 	"github.com/oscorelay/oscorelay/keys"
+	"github.com/oscorelay/oscorelay/keys/internal/child"
 	"github.com/oscorelay/oscorelay/oscore"
 )
 
-// childEnv makes the test binary a process that uses a store: the variable holds
-// what it does and the directory.
-const childEnv = "KEYS_BOLT_CHILD"
+func TestMain(m *testing.M) { child.Main(m, process) }
 
-func TestMain(m *testing.M) {
-	if what, base, ok := strings.Cut(os.Getenv(childEnv), ":"); ok {
-		if err := child(what, base); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
-	os.Exit(m.Run())
-}
-
-// child opens the store. As "sender" it uses all of it for ever and writes out
+// process opens the store. As "sender" it uses all of it for ever and writes out
 // what it did, once that is durable; as "holder" it keeps it until its input ends.
 //
 //	s NUMBER  sealed a request under that number of device a
 //	j NUMBER  is about to let an unsafe request go on: the journal said it is new
 //	o NUMBER  holds an observation of that number
-func child(what, base string) error {
+func process(what, base string) error {
 	if what == "fleet" {
 		return fleetProcess(base)
 	}
@@ -53,8 +38,7 @@ func child(what, base string) error {
 		return err
 	}
 	if what == "holder" {
-		fmt.Println("open")
-		_, _ = io.Copy(io.Discard, os.Stdin)
+		child.Hold()
 		return st.Close()
 	}
 	if st.Taint() != "" {
@@ -74,7 +58,7 @@ func child(what, base string) error {
 			if _, err := peer.SealRequest(nil, &p, oscore.Message{Code: 1}); err != nil {
 				return err
 			}
-			if err := say("s", p.PartialIV()); err != nil {
+			if err := child.Say("s", p.PartialIV()); err != nil {
 				return err
 			}
 		}
@@ -85,7 +69,7 @@ func child(what, base string) error {
 			return err
 		}
 		if !repeated {
-			if err := say("j", n); err != nil {
+			if err := child.Say("j", n); err != nil {
 				return err
 			}
 			if err := st.Finish(ctx, x, []byte("done")); err != nil {
@@ -96,17 +80,10 @@ func child(what, base string) error {
 		if err := st.Update(ctx, func(tx *Tx) error { return tx.PutObservation(Observation{"a", token, token}) }); err != nil {
 			return err
 		}
-		if err := say("o", n&0xffff); err != nil {
+		if err := child.Say("o", n&0xffff); err != nil {
 			return err
 		}
 	}
-}
-
-// say writes out what was done. One write a line: what is read was done, and the
-// last may be cut.
-func say(kind string, n uint64) error {
-	_, err := os.Stdout.WriteString(kind + " " + strconv.FormatUint(n, 10) + "\n")
-	return err
 }
 
 // evictor lets eight devices talk over a keyring that holds two of them, with a
@@ -190,7 +167,7 @@ func evictor(st *Store, base string) error {
 				if _, err := p.SealRequest(nil, q, oscore.Message{Code: 1}); err != nil {
 					return err
 				}
-				if err := say("s "+p.Name(), q.PartialIV()); err != nil {
+				if err := child.Say("s "+p.Name(), q.PartialIV()); err != nil {
 					return err
 				}
 			}
@@ -213,7 +190,7 @@ func evictor(st *Store, base string) error {
 			}
 			opt, err := oscore.ParseOption(out.Body[1 : 1+out.Body[0]&15])
 			if err == nil {
-				err = say("s "+p.Name(), opt.Sequence())
+				err = child.Say("s "+p.Name(), opt.Sequence())
 			}
 			if err != nil {
 				return err
@@ -237,7 +214,7 @@ func evictor(st *Store, base string) error {
 		} else if err != nil {
 			return err
 		}
-		if err := say("a "+p.Name(), q.PartialIV()); err != nil {
+		if err := child.Say("a "+p.Name(), q.PartialIV()); err != nil {
 			return err
 		}
 	}
@@ -245,12 +222,6 @@ func evictor(st *Store, base string) error {
 
 // evicted is how many devices the evictor has.
 const evicted = 8
-
-func command(what, base string) *exec.Cmd {
-	c := exec.Command(os.Args[0])
-	c.Env = append(os.Environ(), childEnv+"="+what+":"+base)
-	return c
-}
 
 // TestKill kills a process in the middle of all it does, again and again: no
 // number is sealed twice, no unsafe request goes on twice, no observation that
@@ -266,7 +237,7 @@ func TestKill(t *testing.T) {
 	mustPut(t, st, true, "a")
 	mustClose(t, st)
 	observed := map[string]bool{}
-	did := kill(t, base, "sender", rounds, func(line string) bool {
+	did := child.Kill(t, "sender", base, rounds, func(line string) bool {
 		if line[0] == 'o' {
 			observed[line] = true
 		}
@@ -286,49 +257,6 @@ func TestKill(t *testing.T) {
 	t.Logf("%d kills, %d things done", rounds, did)
 }
 
-// kill lets a process do what it does and kills it, again and again, and returns how
-// many things it said it did. Those for which once is true are done once at most.
-func kill(t *testing.T, base, what string, rounds int, once func(line string) bool) int {
-	t.Helper()
-	did := map[string]int{}
-	for round := range rounds {
-		c := command(what, base)
-		var text bytes.Buffer
-		c.Stderr = &text
-		out, err := c.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := c.Start(); err != nil {
-			t.Fatal(err)
-		}
-		lines := bufio.NewReader(out)
-		last, killed := 1+rand.IntN(3000), false
-		for n := 0; ; n++ {
-			line, err := lines.ReadString('\n')
-			if err != nil {
-				break // the pipe is empty and its writer dead
-			}
-			if first, ok := did[line]; ok && once(line) {
-				t.Fatalf("%s was done in round %d and in round %d", strings.TrimSpace(line), first, round)
-			}
-			once(line)
-			did[line] = round
-			if n == last {
-				killed = true
-				if err := c.Process.Kill(); err != nil {
-					t.Fatal(err)
-				}
-			}
-		}
-		_ = c.Wait() // killed
-		if !killed {
-			t.Fatalf("round %d ended by itself: %s", round, &text)
-		}
-	}
-	return len(did)
-}
-
 // TestKillEvictions kills a process in the middle of evictions: no number is sealed
 // twice, no request is accepted twice.
 func TestKillEvictions(t *testing.T) {
@@ -346,7 +274,7 @@ func TestKillEvictions(t *testing.T) {
 	}
 	mustClose(t, st)
 	accepted := 0
-	did := kill(t, base, "evictor", rounds, func(line string) bool {
+	did := child.Kill(t, "evictor", base, rounds, func(line string) bool {
 		if line[0] == 'a' {
 			accepted++
 		}
@@ -368,7 +296,7 @@ func TestKillEvictions(t *testing.T) {
 func TestTwoProcesses(t *testing.T) {
 	base := t.TempDir()
 	mustClose(t, mustOpen(t, base))
-	c := command("holder", base)
+	c := child.Command("holder", base)
 	in, err := c.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -380,7 +308,7 @@ func TestTwoProcesses(t *testing.T) {
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
-	if line, err := bufio.NewReader(out).ReadString('\n'); line != "open\n" {
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != child.Opened {
 		t.Fatal(line, err)
 	}
 	_, err = Open(filepath.Join(base, "store"), opts(base))

@@ -5,44 +5,29 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/oscorelay/oscorelay/internal/proof"
+	"github.com/oscorelay/oscorelay/keys/internal/child"
 	"github.com/oscorelay/oscorelay/oscore"
 )
 
-// childEnv makes the test binary a process that uses a store: the variable holds
-// what it does and the directory.
-const childEnv = "KEYS_FILE_CHILD"
+func TestMain(m *testing.M) { child.Main(m, process) }
 
-func TestMain(m *testing.M) {
-	if what, base, ok := strings.Cut(os.Getenv(childEnv), ":"); ok {
-		if err := child(what, base); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
-	os.Exit(m.Run())
-}
-
-// child opens the store. As "sender" it seals requests for ever and writes
+// process opens the store. As "sender" it seals requests for ever and writes
 // their numbers out, as "holder" it keeps the store until its input ends.
-func child(what, base string) error {
+func process(what, base string) error {
 	st, err := Open(filepath.Join(base, "store"), Options{AnchorDir: filepath.Join(base, "anchors")})
 	if err != nil {
 		return err
 	}
 	if what == "holder" {
-		fmt.Println("open")
-		_, _ = io.Copy(io.Discard, os.Stdin)
+		child.Hold()
 		return st.Close()
 	}
 	if st.Taint() != "" {
@@ -58,17 +43,10 @@ func child(what, base string) error {
 		if _, err := peer.SealRequest(nil, &p, oscore.Message{Code: 1}); err != nil {
 			return err
 		}
-		// One write a number: what is read was sealed, and the last may be cut.
-		if _, err := os.Stdout.WriteString(strconv.FormatUint(p.PartialIV(), 10) + "\n"); err != nil {
+		if err := child.Say("s", p.PartialIV()); err != nil {
 			return err
 		}
 	}
-}
-
-func command(what, base string) *exec.Cmd {
-	c := exec.Command(os.Args[0])
-	c.Env = append(os.Environ(), childEnv+"="+what+":"+base)
-	return c
 }
 
 func newBase(t *testing.T) string {
@@ -91,42 +69,8 @@ func TestKill(t *testing.T) {
 		rounds = 5
 	}
 	base := newBase(t)
-	used := map[string]int{}
-	for round := range rounds {
-		c := command("sender", base)
-		var text bytes.Buffer
-		c.Stderr = &text
-		out, err := c.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := c.Start(); err != nil {
-			t.Fatal(err)
-		}
-		lines := bufio.NewReader(out)
-		last, killed := 1+rand.IntN(3000), false
-		for n := 0; ; n++ {
-			line, err := lines.ReadString('\n')
-			if err != nil {
-				break // the pipe is empty and its writer dead
-			}
-			if first, ok := used[line]; ok {
-				t.Fatalf("number %s was sealed in round %d and in round %d", strings.TrimSpace(line), first, round)
-			}
-			used[line] = round
-			if n == last {
-				killed = true
-				if err := c.Process.Kill(); err != nil {
-					t.Fatal(err)
-				}
-			}
-		}
-		_ = c.Wait() // killed
-		if !killed {
-			t.Fatalf("round %d ended by itself: %s", round, &text)
-		}
-	}
-	t.Logf("%d kills, %d numbers", rounds, len(used))
+	numbers := child.Kill(t, "sender", base, rounds, func(string) bool { return true })
+	t.Logf("%d kills, %d numbers", rounds, numbers)
 }
 
 // TestRestoredState restores files behind the back of a process, as a roll-back
@@ -190,7 +134,7 @@ func TestRestoredState(t *testing.T) {
 // it sealed and what it said.
 func sealSome(t *testing.T, base string, want int) (n int, text string) {
 	t.Helper()
-	c := command("sender", base)
+	c := child.Command("sender", base)
 	var said bytes.Buffer
 	c.Stderr = &said
 	out, err := c.StdoutPipe()
@@ -221,7 +165,7 @@ func TestTwoProcesses(t *testing.T) {
 	results := make(chan result)
 	for range n {
 		go func() {
-			c := command("holder", base)
+			c := child.Command("holder", base)
 			var text bytes.Buffer
 			c.Stderr = &text
 			in, err := c.StdinPipe()
@@ -235,7 +179,7 @@ func TestTwoProcesses(t *testing.T) {
 				return
 			}
 			line, _ := bufio.NewReader(out).ReadString('\n')
-			r := result{c: c, stdin: in, won: line == "open\n"}
+			r := result{c: c, stdin: in, won: line == child.Opened}
 			if !r.won {
 				_ = c.Wait()
 				r.text = text.String()

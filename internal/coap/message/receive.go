@@ -147,6 +147,14 @@ func (l *Layer[P]) Unanswered(ev *Event[P]) int {
 	return ev.peer.open + ev.peer.waiting.n
 }
 
+// Waiting returns how many confirmable messages wait for NSTART to a peer.
+func (l *Layer[P]) Waiting(to P) int {
+	if p := l.lookup(&to); p != nil {
+		return p.waiting.n
+	}
+	return 0
+}
+
 // AcceptRequest commits a request that the caller has verified: copies of it
 // are duplicates from now on. It returns ErrDuplicate if a copy was accepted
 // between, and ErrFull. A confirmable one is acknowledged with its answer, or
