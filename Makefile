@@ -51,7 +51,7 @@ bench:
 soak:
 	$(GO) test -count=1 -timeout 60m -tags soak ./internal/lab -run Soak -v -soak.kills $(SOAK)
 	$(GO) test -count=1 -timeout 60m -tags soak ./internal/soak -run Soak -v -soak.kills $(SOAK)
-	$(GO) test -count=1 -timeout 60m -tags soak ./internal/load -run Soak -v -soak.load $(SOAK_LOAD)
+	$(GO) test -count=1 -timeout 240m -tags soak ./internal/load -run Soak -v -soak.load $(SOAK_LOAD)
 
 # Other people's implementations, into .interop/: see interop/README.md.
 interop-setup:

@@ -117,7 +117,7 @@ func (sh *shard) next(t *transfer, code coap.Code, body []byte, sealed bool) boo
 // one before, and reports whether there is one.
 func (sh *shard) continues(now time.Time, ex *exchange, code coap.Code, body []byte, sealed bool) bool {
 	t := ex.transfer
-	if t == nil || !ex.waits || !sh.next(t, code, body, sealed) {
+	if t == nil || !sh.waiting.has(ex) || !sh.next(t, code, body, sealed) {
 		return false
 	}
 	// Confirmable whatever the request was: one lost block would be the loss of all.

@@ -55,7 +55,8 @@ type Config struct {
 
 	MaxExchanges  int // requests under way; beyond it 5.03 for the newest, or for the oldest where those are never answered; 65536
 	PeerExchanges int // and for one client; beyond it 5.03; 4096
-	MaxRelations  int // observations; beyond it 5.03; 65536
+	MaxRelations  int // observations; beyond it the oldest goes whose client has not shown that it receives (see Amplification), else 5.03 for the newest; 65536
+	PeerRelations int // and for one client; beyond it 5.03; 4096
 	MaxUpstream   int // upstream sockets, made as they are needed: one carries 264 requests a second to a server, for want of message IDs beyond; 512, with PerClient 4096
 	MaxPeers      int // addresses remembered for deduplication, on either side; 200000
 	MaxBytes      int // bytes kept for deduplication and retransmission, on either side, 256 of them for each message; 128 MiB
@@ -154,6 +155,7 @@ func (c Config) withDefaults() (Config, error) {
 	def(&c.MaxExchanges, 1<<16)
 	def(&c.PeerExchanges, 4096)
 	def(&c.MaxRelations, 1<<16)
+	def(&c.PeerRelations, 4096)
 	if c.PerClient {
 		def(&c.MaxUpstream, 4096)
 	}

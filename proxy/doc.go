@@ -56,7 +56,9 @@
 //
 // Of the observations, answers and long tokens of one client no more is kept
 // than its limits say, whether it takes them or not: of notifications that wait
-// for it the latest alone.
+// for it the latest alone. A client that begins to observe is asked by a ping
+// whether it receives, unless that is known: where there is no room for more
+// observations, those of the silent go first.
 //
 // Limits: UDP only. On other systems than Linux there is one shard, and a
 // wildcard listener answers from the address that the system chooses. Answers

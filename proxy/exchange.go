@@ -36,41 +36,60 @@ type exchange struct {
 	relation bool      // agreed to by its server (RFC 7641 §3.1)
 	unwanted uint8     // plan.unwanted
 	tagged   bool      // notifications refer to it
-	waits    bool      // it stands in shard.waiting
 	deadline time.Time
 
-	before, after *exchange // in shard.waiting
+	stands [queues]stand
 }
 
-// queue is the exchanges that wait for an answer, oldest first.
+// The queues of a shard, each oldest first.
+const (
+	waiting = iota // exchanges that wait for an answer
+	unshown        // observations whose client has not shown that it receives
+	queues
+)
+
+// stand is an exchange's place in a queue.
+type stand struct {
+	in            bool
+	before, after *exchange
+}
+
 type queue struct {
+	which      int
 	head, tail *exchange
 	n          int
 }
 
+func (q *queue) has(ex *exchange) bool { return ex.stands[q.which].in }
+
 func (q *queue) push(ex *exchange) {
-	ex.waits, ex.before = true, q.tail
+	ex.stands[q.which] = stand{in: true, before: q.tail}
 	if q.tail == nil {
 		q.head = ex
 	} else {
-		q.tail.after = ex
+		q.tail.stands[q.which].after = ex
 	}
 	q.tail = ex
 	q.n++
 }
 
+// remove takes an exchange out, if it is in.
 func (q *queue) remove(ex *exchange) {
-	if ex.before == nil {
-		q.head = ex.after
-	} else {
-		ex.before.after = ex.after
+	at := &ex.stands[q.which]
+	if !at.in {
+		return
 	}
-	if ex.after == nil {
-		q.tail = ex.before
+	if at.before == nil {
+		q.head = at.after
 	} else {
-		ex.after.before = ex.before
+		at.before.stands[q.which].after = at.after
 	}
-	ex.waits, ex.before, ex.after = false, nil, nil
+	if at.after == nil {
+		q.tail = at.before
+	} else {
+		at.after.stands[q.which].before = at.before
+	}
+	*at = stand{}
 	q.n--
 }
 
@@ -87,17 +106,10 @@ func (sh *shard) wait(now time.Time, ex *exchange) {
 	sh.waiting.push(ex)
 }
 
-// settle takes an exchange out of it.
-func (sh *shard) settle(ex *exchange) {
-	if ex.waits {
-		sh.waiting.remove(ex)
-	}
-}
-
 // end forgets an exchange whole. The server's next notification, if there is
 // one, is reset as unknown, which ends the observation there (RFC 7641 §3.6).
 func (sh *shard) end(now time.Time, ex *exchange) {
-	sh.settle(ex)
+	sh.waiting.remove(ex)
 	if ex.to != nil {
 		ex.to.messages().Forget(now, ex.out)
 		ex.out = nil
@@ -114,11 +126,8 @@ func (sh *shard) end(now time.Time, ex *exchange) {
 	sh.unsay(now, ex)
 	sh.transferred -= ex.kept
 	ex.kept = 0
-	if ex.relation {
-		ex.relation = false
-		sh.relations--
-	}
-	if !ex.tagged && !ex.waits && len(sh.free) < maxFree {
+	sh.unrelate(ex)
+	if !ex.tagged && len(sh.free) < maxFree {
 		*ex = exchange{}
 		sh.free = append(sh.free, ex)
 	}

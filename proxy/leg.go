@@ -19,6 +19,7 @@ type leg struct {
 
 	tokens   tokens                  // of requests sent from here
 	byClient map[clientKey]*exchange // observations asked for here, by the client's token
+	observes map[address]int         // how many a client has
 
 	// Of an upstream leg that belongs to one client (Config.PerClient).
 	own        bool
@@ -48,6 +49,7 @@ func (sh *shard) newLeg(sock *udp.Socket, front bool) *leg {
 		sh: sh, sock: sock,
 		layer:    message.New[address](m),
 		byClient: map[clientKey]*exchange{},
+		observes: map[address]int{},
 	}
 }
 

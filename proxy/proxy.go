@@ -63,7 +63,7 @@ func Listen(cfg Config) (*Proxy, error) {
 	p.addr = socks[0].Addr()
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	for _, sock := range socks {
-		sh := &shard{p: p, cfg: cfg.part(len(socks)), own: map[owner]*leg{}, names: map[name]resolved{}, asked: map[name][]found{}}
+		sh := &shard{p: p, cfg: cfg.part(len(socks)), waiting: queue{which: waiting}, unshown: queue{which: unshown}, own: map[owner]*leg{}, names: map[name]resolved{}, asked: map[name][]found{}}
 		sh.front = sh.newLeg(sock, true)
 		sh.legs = []*leg{sh.front}
 		p.shards = append(p.shards, sh)

@@ -23,6 +23,7 @@ func TestFullTableLetsGo(t *testing.T) {
 		client.want(coap.Acknowledgement, coap.Content)
 	}
 	observe(0, options(coap.Observe, 1))
+	client.shows()
 	other.ask(p.Addr(), coap.Confirmable, "t", options(coap.Observe, 0))
 	other.want(coap.Acknowledgement, coap.ServiceUnavailable)
 	if st := p.Stats(); st.Relations != 1 {

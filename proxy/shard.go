@@ -34,6 +34,7 @@ type shard struct {
 	transferred int            // bytes of requests kept whole
 	dirty       []*leg
 	waiting     queue
+	unshown     queue
 	shedding    shedding
 	free        []*exchange
 	token       [8]byte
@@ -78,12 +79,13 @@ func (sh *shard) request(now time.Time, g *leg, ev event) {
 		full = draining
 	case g.layer.Unanswered(&ev) >= sh.cfg.PeerExchanges:
 		full = peerFull
-	case p.observe && sh.relations >= sh.cfg.MaxRelations && g.byClient[clientKey{ev.Peer, string(ev.Message.Token)}] == nil:
-		full = observationsFull
 	case g == sh.front && !sh.cfg.PerClient && p.target.addr.IsValid() && sh.legs[sh.shared].layer.Waiting(sh.destination(&p)) >= sh.cfg.ServerNStart:
 		full = serverFull // here for less than it takes in forward
 	case sh.waiting.n >= sh.cfg.MaxExchanges && !sh.makeRoom(now, g, &p):
 		full = exchangesFull
+	}
+	if full == reasons && p.observe {
+		full = sh.observeRoom(now, g, &ev)
 	}
 	if full != reasons {
 		sh.count(full)
@@ -136,7 +138,7 @@ func (sh *shard) forward(now time.Time, from *leg, in *incoming, code coap.Code,
 	if old != nil && p.observe && old.next == next {
 		// RFC 7641 §3.3.1, §3.6: the same token renews or ends the observation,
 		// and so must the token toward the server.
-		sh.settle(old)
+		sh.waiting.remove(old)
 		old.to.messages().Forget(now, old.out)
 		old.out = nil
 		if old.in != nil {
@@ -299,15 +301,11 @@ func (sh *shard) response(now time.Time, g *leg, ev event) {
 			typ = replyType(ex.in)
 		}
 	}
-	if ex.waits {
+	if sh.waiting.has(ex) {
 		sh.counts.answered(now.Sub(ex.deadline) + sh.cfg.Timeout)
 	}
-	sh.settle(ex)
+	sh.waiting.remove(ex)
 	goesOn := notifies && ex.observe && code.IsSuccess()
-	if goesOn && !ex.relation {
-		ex.relation = true
-		sh.relations++
-	}
 	var tag any
 	if goesOn {
 		tag, ex.tagged = notification{ex}, true
@@ -327,6 +325,7 @@ func (sh *shard) response(now time.Time, g *leg, ev event) {
 	}
 	if goesOn {
 		ex.told = out
+		sh.relate(now, ex)
 	} else {
 		sh.end(now, ex)
 	}

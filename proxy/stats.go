@@ -21,6 +21,7 @@ const (
 	peerFull
 	serverFull
 	observationsFull
+	peerObservationsFull
 	transfersFull
 	tableFull
 	strangers
@@ -39,7 +40,7 @@ const (
 // server did wrong, what no server did, and what was dropped.
 var Reasons = [reasons]string{
 	"bad_request", "bad_option", "forbidden", "no_route", "not_proxying", "loop",
-	"draining", "exchanges_full", "peer_exchanges_full", "server_full", "observations_full", "transfers_full", "table_full", "stranger_limited",
+	"draining", "exchanges_full", "peer_exchanges_full", "server_full", "observations_full", "peer_observations_full", "transfers_full", "table_full", "stranger_limited",
 	"server_reset", "bad_answer", "unresolved",
 	"timeout",
 	"duplicate", "malformed", "unmatched",

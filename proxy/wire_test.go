@@ -74,6 +74,13 @@ func (s *socket) want(typ coap.Type, code coap.Code) (coap.Datagram, netip.AddrP
 	return d, from
 }
 
+// shows answers the ping that asks whether it receives.
+func (s *socket) shows() {
+	s.t.Helper()
+	ping, from := s.want(coap.Confirmable, coap.Empty)
+	s.send(from, coap.Datagram{Type: coap.Reset, MessageID: ping.MessageID})
+}
+
 // options builds a list from number, value pairs.
 func options(list ...any) (o coap.Options) {
 	for i := 0; i < len(list); i += 2 {
@@ -229,6 +236,7 @@ func TestObserveReset(t *testing.T) {
 	}
 	note(coap.Acknowledgement, req.MessageID, 1)
 	client.want(coap.Acknowledgement, coap.Content)
+	client.shows()
 	if st := p.Stats(); st.Relations != 1 || st.Exchanges != 0 {
 		t.Fatalf("%+v", st)
 	}

@@ -30,6 +30,7 @@ type fileConfig struct {
 		Exchanges     int `toml:"exchanges"`
 		PeerExchanges int `toml:"peer_exchanges"`
 		Relations     int `toml:"observations"`
+		PeerRelations int `toml:"peer_observations"`
 		Upstream      int `toml:"upstream_sockets"`
 		Peers         int `toml:"peers"`
 		Bytes         int `toml:"bytes"`
@@ -88,7 +89,7 @@ func readFile(name string) (cfg proxy.Config, err error) {
 	cfg = proxy.Config{
 		Listen: c.Listen, PerClient: c.PerClient, ByKID: c.ByKID, Shards: c.Shards, Amplification: c.Amplification, Identity: c.Identity, HopLimit: c.HopLimit,
 		Timeout: time.Duration(c.Timeout), Drain: time.Duration(c.Drain),
-		MaxExchanges: c.Limits.Exchanges, PeerExchanges: c.Limits.PeerExchanges, MaxRelations: c.Limits.Relations,
+		MaxExchanges: c.Limits.Exchanges, PeerExchanges: c.Limits.PeerExchanges, MaxRelations: c.Limits.Relations, PeerRelations: c.Limits.PeerRelations,
 		MaxUpstream: c.Limits.Upstream, MaxPeers: c.Limits.Peers, MaxBytes: c.Limits.Bytes, MaxDatagram: c.Limits.Datagram, MaxTransfers: c.Limits.Transfers,
 		ClientNStart: c.Limits.ClientNStart, ServerNStart: c.Limits.ServerNStart,
 	}

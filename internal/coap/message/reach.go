@@ -85,6 +85,23 @@ func (l *Layer[P]) hold(now moment, p *peer[P], h held[P]) error {
 	return nil
 }
 
+// Shown reports whether a peer has shown that it receives at its address. Where
+// Config.Amplification sets no bound none is asked to, and all are believed.
+func (l *Layer[P]) Shown(peer P) bool {
+	if l.cfg.Amplification <= 0 {
+		return true
+	}
+	p := l.lookup(&peer)
+	return p != nil && p.reach.shown
+}
+
+// Ask has a peer that is remembered show that it receives, unless it has.
+func (l *Layer[P]) Ask(now time.Time, peer P) {
+	if p := l.lookup(&peer); p != nil && !l.Shown(peer) {
+		l.probe(l.at(now), p)
+	}
+}
+
 // probe asks a peer, unless it is being asked or was too lately.
 func (l *Layer[P]) probe(now moment, p *peer[P]) {
 	if p.reach.ping != nil || now < p.reach.until || !l.room(now, p, overhead+4) {
