@@ -152,8 +152,7 @@ func (r *Incoming) respondObserve(now time.Time, m oscore.Message, k marks) (out
 	}
 	resp.opts = resp.opts.Without(coap.Observe)
 	if o != nil {
-		o.seq.Store(max(o.seq.Load(), uint32(now.UnixMilli()>>5))) // above those of an earlier registration, for proxies
-		resp.opts = resp.opts.AddUint(coap.Observe, o.seq.Load()&0xffffff)
+		resp.opts = resp.opts.AddObserve(o.next(now))
 	}
 	if r.suppressed(m.Code) {
 		r.begin(o)

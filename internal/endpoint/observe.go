@@ -18,7 +18,7 @@ type Observation struct {
 	in    *Incoming
 	id    observationID
 	ended atomic.Bool
-	seq   atomic.Uint32
+	seq   atomic.Uint64 // of the last notification, for proxies
 }
 
 // observationID identifies an observation of one peer by its token and its
@@ -44,7 +44,7 @@ func (e *Endpoint) register(r *Incoming) *Observation {
 	defer s.mu.Unlock()
 	if old := s.observations[o.id]; old != nil {
 		old.ended.Store(true)
-		o.seq.Store(old.seq.Load() + 1)
+		o.seq.Store(old.seq.Load())
 	} else if len(s.observations) >= e.cfg.MaxObservations {
 		return nil
 	}
@@ -53,6 +53,13 @@ func (e *Endpoint) register(r *Incoming) *Observation {
 	}
 	s.observations[o.id] = o
 	return o
+}
+
+// next returns the number of the next notification.
+func (o *Observation) next(now time.Time) uint64 {
+	n := coap.NextObserve(o.seq.Load(), now.UnixMilli())
+	o.seq.Store(n)
+	return n
 }
 
 // cancel ends the observation that the request names, if there is one.
@@ -137,7 +144,7 @@ func (o *Observation) Notify(now time.Time, m oscore.Message) (oscore.Message, e
 	if !final {
 		// The outer value orders notifications for proxies; this side's client
 		// goes by the Partial IV.
-		resp.opts = resp.opts.AddUint(coap.Observe, o.seq.Add(1)&0xffffff)
+		resp.opts = resp.opts.AddObserve(o.next(now))
 	}
 	resp = o.e.slice(now, o.in, resp)
 	out, err := o.in.Peer.SealResponse(nil, &o.in.req, resp.message(resp.payload))

@@ -328,10 +328,10 @@ func (s *soak) begin(l life) {
 		}
 		if s.grams.Add(1) == l.n {
 			if l.after {
-				go func() { run.kill(); die() }()
+				go func() { die(); run.kill() }()
 			} else {
-				run.kill()
 				die()
+				run.kill()
 			}
 		}
 	})
@@ -354,8 +354,8 @@ func (s *soak) judge(l *life, die func(), c call) (v verdict) {
 		if l.after {
 			run := s.run
 			time.AfterFunc(time.Duration(l.n%4)*time.Millisecond, func() { // how far it gets differs
-				_ = run.cmd.Process.Kill()
 				die()
+				_ = run.cmd.Process.Kill()
 			})
 		} else {
 			v.kill = true

@@ -37,7 +37,7 @@ type downlink struct {
 	relation relation
 	queued   *list.Element  // among those to be taken up
 	first    oscore.Message // notification, while the store is written
-	seq      uint32         // of the last notification to the backend
+	seq      uint64         // of the last notification to the backend
 
 	room [64]byte // for a token and a body as short as most requests'
 }

@@ -166,6 +166,10 @@ func TestKillDuringObserve(t *testing.T) {
 	w.set("/3303/0/5700", "21.5")
 	w.want(values, "21.5")
 	for i, v := range []string{"22.5", "23.5"} {
+		for n := range 60 { // a burst: those of the next process must still be newer (RFC 7641 §3.4)
+			w.set("/3303/0/5700", strconv.Itoa(100+n))
+		}
+		w.want(values, "159")
 		w.eventually("observations are in the store", func(s state) bool { return s.Stats.Gauges["observations"] == 2 })
 		w.kill()
 		w.start()

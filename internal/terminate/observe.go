@@ -111,12 +111,12 @@ func (g *Gateway) notify(now time.Time, d *downlink, typ coap.Type, m oscore.Mes
 // 7641 §4.4): inside OSCORE it is empty, since the Partial IV orders
 // notifications there.
 func (d *downlink) numbered(now time.Time, body []byte) []byte {
-	d.seq = max(d.seq+1, uint32(now.UnixMilli()>>5))
+	d.seq = coap.NextObserve(d.seq, now.UnixMilli())
 	opts, payload, err := coap.Split(body)
 	if err != nil {
 		return body
 	}
-	opts = opts.Without(coap.Observe).AddUint(coap.Observe, d.seq&0xffffff)
+	opts = opts.Without(coap.Observe).AddObserve(d.seq)
 	return coap.AppendBody(make([]byte, 0, len(body)+4), opts, payload)
 }
 
