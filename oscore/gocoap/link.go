@@ -33,6 +33,7 @@ type link struct {
 	proven   atomic.Bool  // something verified
 	bound    atomic.Bool  // the endpoint sees what the connection receives
 	local    atomic.Pointer[coapnet.ControlMessage]
+	ids      usedIDs // message IDs
 
 	mu      sync.Mutex
 	closed  bool
@@ -346,7 +347,7 @@ func (l *link) write(ctx context.Context, typ message.Type, mid int32, token mes
 // messageID returns a new message ID, -1 for a stream.
 func (l *link) messageID() int32 {
 	if c, ok := l.conn.(interface{ GetMessageID() int32 }); ok && l.datagram {
-		return c.GetMessageID()
+		return l.ids.next(time.Now(), c.GetMessageID)
 	}
 	return -1
 }
