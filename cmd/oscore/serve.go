@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/oscorelay/oscorelay/internal/demo"
@@ -141,17 +142,13 @@ func sum(payload []byte) string {
 
 // listenAndServe serves on UDP and TCP until the context ends.
 func listenAndServe(ctx context.Context, ep *gocoap.Endpoint, router *demo.Server, listen string, ready func(addr string)) error {
-	packets, err := coapnet.NewListenUDP("udp", listen)
+	packets, streams, err := listenBoth(listen)
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w", listen, err)
 	}
 	defer packets.Close()
-	addr := packets.LocalAddr().String()
-	streams, err := coapnet.NewTCPListener("tcp", addr)
-	if err != nil {
-		return fmt.Errorf("listen on %s: %w", addr, err)
-	}
 	defer streams.Close()
+	addr := packets.LocalAddr().String()
 	quiet := options.WithErrors(func(error) {}) // peers that vanish; what matters comes as an event
 	u := udp.NewServer(append(ep.UDPServer(router), quiet)...)
 	s := tcp.NewServer(append(ep.TCPServer(router), quiet)...)
@@ -169,4 +166,22 @@ func listenAndServe(ctx context.Context, ep *gocoap.Endpoint, router *demo.Serve
 		err = nil
 	}
 	return err
+}
+
+// listenBoth listens on UDP and TCP with one port. One that the system is to
+// choose may be taken for TCP: then it is to choose another.
+func listenBoth(listen string) (packets *coapnet.UDPConn, streams *coapnet.TCPListener, err error) {
+	_, port, _ := net.SplitHostPort(listen)
+	for try := 0; ; try++ {
+		if packets, err = coapnet.NewListenUDP("udp", listen); err != nil {
+			return nil, nil, err
+		}
+		if streams, err = coapnet.NewTCPListener("tcp", packets.LocalAddr().String()); err == nil {
+			return packets, streams, nil
+		}
+		_ = packets.Close()
+		if port != "0" || try == 9 || !errors.Is(err, syscall.EADDRINUSE) {
+			return nil, nil, err
+		}
+	}
 }

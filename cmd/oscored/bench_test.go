@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/oscorelay/oscorelay/internal/freeport"
 )
 
 // BenchmarkStart is the daemon itself with OSCORED_FLEET contexts in a CSV file,
@@ -63,7 +65,7 @@ func BenchmarkStart(b *testing.B) {
 				b.Fatal(err)
 			}
 		}
-		listen, metrics := freePort(b), freePort(b)
+		listen, metrics := freeport.Get(b), freeport.Get(b)
 		config := fmt.Sprintf("keys.files = [\"keys.csv\"]\n[store]\ndir = \"store\"\nanchor_dir = \"anchors\"\n[metrics]\nlisten = \"127.0.0.1:%d\"\n"+
 			"[[terminate]]\nname = \"r\"\nlisten = \"127.0.0.1:%d\"\nbackend = \"127.0.0.1:9\"\n", metrics, listen)
 		if err := os.WriteFile(filepath.Join(dir, "oscored.toml"), []byte(config), 0o600); err != nil {

@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -19,6 +17,7 @@ import (
 
 	"github.com/plgd-dev/go-coap/v3/message/codes"
 
+	"github.com/oscorelay/oscorelay/internal/freeport"
 	"github.com/oscorelay/oscorelay/internal/sim"
 	"github.com/oscorelay/oscorelay/keys"
 	"github.com/oscorelay/oscorelay/keys/keyfile"
@@ -53,33 +52,12 @@ func (p *process) said() string {
 	return p.log.String()
 }
 
-// freePort returns a UDP and TCP port that was free a moment ago, below those that
-// the system gives away by itself: nobody comes by it while a daemon is down.
-func freePort(t testing.TB) int {
-	t.Helper()
-	for range 100 {
-		port := 10_000 + rand.IntN(20_000)
-		u, err := net.ListenPacket("udp", fmt.Sprintf("0.0.0.0:%d", port))
-		if err != nil {
-			continue
-		}
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		_ = u.Close()
-		if err == nil {
-			_ = l.Close()
-			return port
-		}
-	}
-	t.Fatal("no port is free")
-	return 0
-}
-
 // newProcess writes a configuration with one route to a backend, and keys.
 func newProcess(t *testing.T, backend string, entries []keys.Entry, more string) *process {
 	t.Helper()
 	p := &process{t: t, dir: t.TempDir(), file: "oscored.toml", store: "store", ports: map[string]int{}}
 	for _, name := range []string{"listen", "upstream", "admin", "metrics"} {
-		p.ports[name] = freePort(t)
+		p.ports[name] = int(freeport.Get(t))
 	}
 	text, err := keyFileText(entries)
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/oscorelay/oscorelay/internal/capture"
+	"github.com/oscorelay/oscorelay/internal/freeport"
 	"github.com/oscorelay/oscorelay/internal/sim"
 	"github.com/oscorelay/oscorelay/internal/soak"
 	"github.com/oscorelay/oscorelay/interop/peer"
@@ -325,7 +326,7 @@ func TestSecondDaemonOnACopy(t *testing.T) {
 	text := string(b)
 	ports := map[string]int{}
 	for name, port := range h.ports {
-		ports[name] = freePort(t)
+		ports[name] = int(freeport.Get(t))
 		text = strings.ReplaceAll(text, strconv.Itoa(port), strconv.Itoa(ports[name]))
 	}
 	another := func(file, store, anchors string) *process {

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/oscorelay/oscorelay/internal/freeport"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -51,21 +51,14 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// freePorts sets $PORT1 to $PORT6 to ports that were free a moment ago.
+// freePorts sets $PORT1 to $PORT6.
 func freePorts(e *testscript.Env) error {
-	var held []net.Listener
-	defer func() {
-		for _, l := range held {
-			_ = l.Close()
-		}
-	}()
 	for i := range 6 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		port, err := freeport.Find()
 		if err != nil {
 			return err
 		}
-		held = append(held, l)
-		e.Setenv(fmt.Sprintf("PORT%d", i+1), strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
+		e.Setenv(fmt.Sprintf("PORT%d", i+1), strconv.Itoa(int(port)))
 	}
 	return nil
 }

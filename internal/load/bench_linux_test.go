@@ -2,13 +2,13 @@ package load
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"testing"
 	"time"
 
 	"github.com/oscorelay/oscorelay/internal/coap"
 	"github.com/oscorelay/oscorelay/internal/endpoint"
+	"github.com/oscorelay/oscorelay/internal/freeport"
 	"github.com/oscorelay/oscorelay/internal/terminate"
 	"github.com/oscorelay/oscorelay/keys"
 )
@@ -33,23 +33,13 @@ type contender struct {
 	allocs     uint64
 }
 
-func freePort(t testing.TB) uint16 {
-	t.Helper()
-	c, err := net.ListenUDP("udp4", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	return c.LocalAddr().(*net.UDPAddr).AddrPort().Port()
-}
-
 // gateways' settings for as much from few devices as from many.
 func contend(t testing.TB, name string, m mode, devices int, s settings) *contender {
 	t.Helper()
 	c := &contender{name: name, backend: newBackend(t, devices), fleet: newFleet(t, m, devices)}
 	s.Name, s.Backend = name, c.backend.sock.Addr().String()
 	if s.Kind == "gateway" {
-		s.Base, s.UpstreamPort = makeStore(t, devices), freePort(t)
+		s.Base, s.UpstreamPort = makeStore(t, devices), freeport.Get(t)
 		if s.DeviceExchanges == 0 {
 			s.DeviceExchanges = 1024
 		}
@@ -209,7 +199,7 @@ func BenchmarkStart(b *testing.B) {
 	b.Run(fmt.Sprintf("peers=%d", peers), func(b *testing.B) {
 		s := settings{Kind: "gateway", Freshness: endpoint.FreshUnsafe}
 		back, f := newBackend(b, peers), newFleet(b, sealed, peers)
-		s.Backend, s.Base, s.UpstreamPort = back.sock.Addr().String(), makeStore(b, peers), freePort(b)
+		s.Backend, s.Base, s.UpstreamPort = back.sock.Addr().String(), makeStore(b, peers), freeport.Get(b)
 		p := start(b, s)
 		f.register(b, p.at, inFlight)
 		var ready, took, cpu time.Duration

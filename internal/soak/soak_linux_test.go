@@ -12,7 +12,6 @@ import (
 	"maps"
 	"math"
 	mrand "math/rand/v2"
-	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -27,6 +26,7 @@ import (
 	"time"
 
 	"github.com/oscorelay/oscorelay/internal/capture"
+	"github.com/oscorelay/oscorelay/internal/freeport"
 	"github.com/oscorelay/oscorelay/internal/sim"
 	"github.com/oscorelay/oscorelay/internal/sim/lwm2m"
 	"github.com/oscorelay/oscorelay/keys"
@@ -170,7 +170,7 @@ func newSoak(t *testing.T) *soak {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.server.Close)
-	s.listen = netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), freePort(t))
+	s.listen = netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), freeport.Get(t))
 	keep := s.dir
 	if *soakKeep != "" {
 		keep = *soakKeep
@@ -231,7 +231,7 @@ backend = %q
 upstream_port = %d
 ack_timeout = %q
 timeout = %q
-`, s.listen, s.server.Addr(), freePort(t), ackTimeout, patience))
+`, s.listen, s.server.Addr(), freeport.Get(t), ackTimeout, patience))
 	first := exec.Command(s.exe, "-config", "oscored.toml", "-init", "-fresh", "-once")
 	first.Dir = s.dir
 	if out, err := first.CombinedOutput(); err != nil {
@@ -243,21 +243,6 @@ timeout = %q
 		}
 	})
 	return s
-}
-
-// freePort returns a port that was free a moment ago, below those that the system
-// gives away by itself: nobody comes by it while the daemon is down.
-func freePort(t *testing.T) uint16 {
-	t.Helper()
-	for range 100 {
-		port := 10_000 + mrand.IntN(20_000)
-		if c, err := net.ListenUDP("udp4", &net.UDPAddr{Port: port}); err == nil {
-			c.Close()
-			return uint16(port)
-		}
-	}
-	t.Fatal("no port is free")
-	return 0
 }
 
 func (s *soak) write(name, text string) {

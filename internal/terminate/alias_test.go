@@ -14,6 +14,7 @@ import (
 
 	"github.com/oscorelay/oscorelay/internal/coap"
 	"github.com/oscorelay/oscorelay/internal/endpoint"
+	"github.com/oscorelay/oscorelay/internal/freeport"
 	"github.com/oscorelay/oscorelay/keys"
 	"github.com/oscorelay/oscorelay/oscore"
 )
@@ -246,7 +247,7 @@ func TestReleasedBuffersHoldNobodysMessage(t *testing.T) {
 		t.Fatal(err)
 	}
 	g, err := Listen(Config{
-		Name: "test", Listen: netip.MustParseAddrPort("127.0.0.1:0"), Backend: conn.LocalAddr().(*net.UDPAddr).AddrPort(), UpstreamPort: freePort(t),
+		Name: "test", Listen: netip.MustParseAddrPort("127.0.0.1:0"), Backend: conn.LocalAddr().(*net.UDPAddr).AddrPort(), UpstreamPort: freeport.Get(t),
 		Store: store, Keyring: ring, Freshness: endpoint.FreshUnsafe, Workers: 4, DeviceNStart: 64, Drain: time.Millisecond,
 		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	})

@@ -10,6 +10,7 @@ import (
 
 	"github.com/oscorelay/oscorelay/internal/coap"
 	"github.com/oscorelay/oscorelay/internal/endpoint"
+	"github.com/oscorelay/oscorelay/internal/freeport"
 	"github.com/oscorelay/oscorelay/internal/sim"
 )
 
@@ -85,7 +86,7 @@ func plainGateway(t *testing.T, b *backend) (*Gateway, *backend) {
 		t.Fatal(err)
 	}
 	g, err := Listen(Config{
-		Name: "test", Listen: netip.MustParseAddrPort("127.0.0.1:0"), Backend: b.conn.LocalAddr().(*net.UDPAddr).AddrPort(), UpstreamPort: freePort(t),
+		Name: "test", Listen: netip.MustParseAddrPort("127.0.0.1:0"), Backend: b.conn.LocalAddr().(*net.UDPAddr).AddrPort(), UpstreamPort: freeport.Get(t),
 		Store: store, Keyring: ring, Plain: PlainObserve, AckTimeout: ackTimeout,
 	})
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"github.com/fxamacker/cbor/v2"
 
 	"github.com/oscorelay/oscorelay/internal/coap"
+	"github.com/oscorelay/oscorelay/internal/freeport"
 )
 
 // One context may come in at two routes. What one of them has under way, and where
@@ -38,7 +39,7 @@ func TestRoutesOfOneContext(t *testing.T) {
 	}
 	for name, want := range map[string]int{"other": 0, "test": 1} {
 		cfg := g.cfg
-		cfg.Name, cfg.Listen, cfg.UpstreamPort = name, netip.MustParseAddrPort("127.0.0.1:0"), freePort(t)
+		cfg.Name, cfg.Listen, cfg.UpstreamPort = name, netip.MustParseAddrPort("127.0.0.1:0"), freeport.Get(t)
 		x, err := Listen(cfg)
 		if err != nil {
 			t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/oscorelay/oscorelay/internal/freeport"
 	"github.com/oscorelay/oscorelay/internal/sim"
 	"github.com/oscorelay/oscorelay/keys"
 	"github.com/oscorelay/oscorelay/oscore"
@@ -52,7 +53,7 @@ func newWorldWith(t *testing.T, e keys.Entry, change func(*settings, *sim.Device
 	w := &world{t: t, ctx: ctx, base: t.TempDir()}
 	var err error
 	w.entry = e
-	w.cfg = settings{Base: w.base, Listen: "127.0.0.1:0", Backend: "127.0.0.1:0", UpstreamPort: freePort(t)}
+	w.cfg = settings{Base: w.base, Listen: "127.0.0.1:0", Backend: "127.0.0.1:0", UpstreamPort: freeport.Get(t)}
 	dc := sim.DeviceConfig{Endpoint: "dev1", Peer: "gateway", AckTimeout: ackTimeout}
 	if change != nil {
 		change(&w.cfg, &dc)
@@ -88,16 +89,6 @@ func newWorldWith(t *testing.T, e keys.Entry, change func(*settings, *sim.Device
 	}
 	t.Cleanup(w.device.Close)
 	return w
-}
-
-func freePort(t *testing.T) uint16 {
-	t.Helper()
-	c, err := net.ListenUDP("udp4", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	return c.LocalAddr().(*net.UDPAddr).AddrPort().Port()
 }
 
 // register registers the device and waits until the server knows.
